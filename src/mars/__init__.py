@@ -1,14 +1,18 @@
 """Plain Python functions, on all cores or many machines.
 
-These are the public names. To follow one call from `spawn` to `fetch`, read these modules in
-order: `calls.spawn` describes calls, `task` says what a call is, and `calls.executable` has it
-run. `graph` finds the calls that are missing, `sessions.runs` hands them to an engine, and
-`engine` is the contract of engines. `engines.kinds` says which engines there are.
-`engines.driver.scheduler` decides what runs where, `engines.driver.loop` is the shell around it,
-`engines.worker.process` is the process that runs the call, and `attempt.call` is what surrounds the
-function there. `engines.driver.store` keeps large results, `sessions.session` fetches them, and
-`logs` reads what a call printed. Workers of this machine are in
-`engines.local`, those on nodes in `engines.cluster`.
+These are the public names. A call goes this way from `spawn` to `fetch`::
+
+    calls.spawn        describes it: `code` and `attempt.codec` pickle it into a `task.Call`
+    calls.executable   gets the session from `sessions.opening`
+    sessions.runs      makes a run, has `graph` find the missing calls, gives them to an engine
+    engines.driver     `engine` makes tasks, `scheduler` decides, `loop` acts, `dispatch` sends
+    engines.local      carries it to a worker of this machine, `engines.cluster` to one on a node
+    engines.worker     `process` takes it, `perform` calls the function; `attempt` surrounds that
+    engines.driver     `loop` hears of its end, and the run ends
+    sessions.outcomes  reads the value: of the task, or of `driver.store` if it is large
+
+`engine` is the contract of engines, and `engines.kinds` lists them. `engines.wire` has the messages
+between processes, `observe` notes each call that has ended, and `logs` reads what a call printed.
 """
 
 from __future__ import annotations

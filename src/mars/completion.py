@@ -1,8 +1,9 @@
 """Results as they come: which calls of a run have ended, and an iterator over their objects.
 
 A run tells `Ends` of each call that ends, and `Completed` gives the objects of these calls to the
-program, each once. It lets go of an object as it gives it, so that the value can be freed once
-the program has dropped it, too. Nothing runs here. Called by `mars.execution`.
+program, each once. It lets go of an object as it gives it, so that the value can be freed once the
+program has dropped it, too. Nothing runs here. `mars.sessions.runs` makes `Ends`; `mars.execution`
+and `as_completed` make `Completed`.
 
 ::
 

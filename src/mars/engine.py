@@ -233,7 +233,7 @@ class Engine(Protocol):
         Raises
         ------
         NoAvailableBand
-            A call asks for more than any worker has; nothing was started.
+            A call asks for more than any group of workers has; nothing was started.
         SessionClosed
             The engine has been closed.
         """
@@ -250,7 +250,7 @@ class Engine(Protocol):
         Raises
         ------
         NoAvailableBand
-            It asks for more than any worker has.
+            It asks for more than any group of workers has.
         SessionClosed
             The engine has been closed.
         """

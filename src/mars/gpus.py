@@ -1,8 +1,8 @@
 """Which GPUs this process may use, which answer says so, and what they are doing.
 
-Asks what the user has declared, then ``CUDA_VISIBLE_DEVICES``, then the driver, by NVML. Nothing is
-loaded for that before a call asks for a GPU: most programs have none. Called by the engines, by
-workers that have GPUs, and by ``mars doctor``.
+Asks what the user has declared, then ``CUDA_VISIBLE_DEVICES``, then NVIDIA's driver, by NVML.
+Nothing is loaded for that before a call asks for a GPU: most programs have none. Called by the
+engines, by workers that have GPUs, and by ``mars doctor``.
 """
 
 from __future__ import annotations

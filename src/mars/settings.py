@@ -110,8 +110,8 @@ GPU_IDLE_S: Final = 300.0
 memory of the GPUs until then, and to load them again takes some seconds."""
 
 GPU_LOOK_S: Final = 1.0
-"""How often a worker with GPUs asks the driver what its call does with them, in seconds. To ask
-takes about 1 ms, and the driver itself counts over up to a second."""
+"""How often a worker with GPUs asks NVIDIA's driver what its call does with them, in seconds. To
+ask takes about 1 ms, and that driver itself counts over up to a second."""
 
 REPORT_S: Final = 0.008
 """A worker reports finished calls at the latest after this time, in seconds, if it can. Each report

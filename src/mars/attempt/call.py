@@ -1,8 +1,7 @@
-"""What surrounds the user's function wherever it runs: its outputs, and its failure.
+"""Packs what came of a call: its outputs, or its failure.
 
-Every engine uses these, so a result or an error looks the same whichever engine made it. The
-order of one attempt is: inputs decoded, thread budget, log captured, function called, outputs
-encoded, log closed; the engines' workers keep that order.
+All engines use this, so a result or an error looks the same in each. The engine itself calls the
+function; in worker processes `mars.engines.worker.perform` does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a running call can ask about itself: `mars.get_context()` inside a function.
 
 One call runs at a time in a worker process, so there the running attempt belongs to the whole
-process, threads that the call starts included. The inline engine runs in the caller's thread,
-so there it belongs to that thread, and to those that are started from it.
+process, threads that the call starts included. With ``threads=`` it belongs to the thread. The
+inline engine runs in the caller's thread, so there it belongs to that thread, and to those that are
+started from it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Random numbers that depend on the run's seed and a call's place in the graph, on nothing else.
 
-Which worker runs a call, in which order and for the how-manieth time does not matter: the same
-seed and the same place give the same stream. Never touches the global state of `random` or
-`numpy.random`. Called by the context of an attempt for ``mr.rng()``; numpy is imported here and
-only when somebody asks.
+It does not matter which worker runs a call, when, or how often: the same seed and the same place
+give the same stream. The global state of `random` and `numpy.random` is never touched. Called by
+``mars.remote.rng``; numpy is imported here, and only when somebody asks.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ def unknown_keyword(name: str, value: object, further: Iterable[str] = ()) -> st
     name, value : str, object
         The keyword that is no option, and what it was given.
     further : iterable of str, default ()
-        Parameters that are there beside the options of calls.
+        Parameters that are there besides the options of calls.
     """
     meant = _meant(name, [*further, *CHECKS])
     hint = f"; did you mean {meant}={_short(value)}?" if meant else ""

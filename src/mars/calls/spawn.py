@@ -103,7 +103,7 @@ def spawn(
         threads. ``memory`` (bytes or "2GiB"): what the call may take beyond its inputs. If it takes
         more, it gets a `MemoryError`. ``gpus`` (number, default 0): GPUs that the call
         owns, such as 1, 2 or 0.5 of one; it sees them alone, in ``CUDA_VISIBLE_DEVICES``; refused
-        where no worker has as many. ``gpu=True`` is ``gpus=1``.
+        where no group of workers has as many. ``gpu=True`` is ``gpus=1``.
         ``threads`` (int, default 0): for calls that wait. So many of them run at a time, as threads
         of one process, and take no cores; see docs/howto/waiting.md.
         ``timeout`` (float, seconds): limit for one attempt.

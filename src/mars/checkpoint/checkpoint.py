@@ -1,4 +1,4 @@
-"""What one session keeps, and finds there when it runs again.
+"""What a session keeps, and what it finds there from earlier programs.
 
 Before a run, `identifier` says what each call is, and `recall` finds those that are done. During a
 run the engine tells what has landed, and the journal's thread writes it down. Called by sessions.

@@ -1,7 +1,7 @@
-"""What a checkpoint holds, for people: its runs and its calls.
+"""What a checkpoint holds, for people: its calls, and the programs that have used it.
 
-Reads a journal, whether somebody writes to it or not, and takes no lock. Called by ``mars runs``
-and ``mars replay``.
+``mars runs`` calls such a use a run; it may have many `execute`s. Reads a journal, whether somebody
+writes to it or not, and takes no lock. Called by ``mars runs`` and ``mars replay``.
 """
 
 from __future__ import annotations

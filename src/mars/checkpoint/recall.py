@@ -1,4 +1,4 @@
-"""What a session finds in its checkpoint, instead of running it.
+"""Results that a checkpoint has, so that their calls need not run.
 
 A call whose result is here gets a `KeptTask`, which is done. The result is read when somebody needs
 it. Made and called by `mars.checkpoint.checkpoint`.

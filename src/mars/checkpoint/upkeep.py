@@ -1,4 +1,4 @@
-"""What of a checkpoint is damaged, and removing what no run needs any more.
+"""Finds damaged records of a checkpoint, and removes records that no program needs any more.
 
 Called by ``mars runs verify`` and ``mars runs prune``. Only `prune` writes, and takes the lock.
 """
@@ -68,7 +68,7 @@ def _files_of(folder: Folder, raw: Raw, found: Kept | Block | None) -> set[str]:
 
 
 def prune(where: str, runs: int, tell: Callable[[str], object]) -> tuple[int, int]:
-    """Remove what the last ``runs`` runs neither used nor made.
+    """Remove records that the last ``runs`` programs neither used nor made.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def prune(where: str, runs: int, tell: Callable[[str], object]) -> tuple[int, in
     Raises
     ------
     CheckpointBusy
-        A run is using the checkpoint.
+        A program is using the checkpoint.
     """
     history = History(where)
     try:

@@ -1,6 +1,6 @@
 """The ``mars`` command; also ``python -m mars``.
 
-One module per group of commands: it adds its own arguments and runs itself. A module is
+One module per group of commands: it adds its own arguments and does its work. A module is
 imported when its command is asked for, so ``mars --version`` stays quick.
 """
 

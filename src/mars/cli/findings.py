@@ -1,7 +1,6 @@
-"""What ``mars doctor`` and ``mars nodes`` report: facts with names, in sections.
+"""What ``mars doctor`` reports, of this machine and of nodes: facts with names, in sections.
 
-Facts that both commands look for are found here, too. ``mars nodes`` has one of these functions
-called on each node.
+One of these functions is called on each node of a cluster.
 """
 
 from __future__ import annotations

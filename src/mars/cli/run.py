@@ -1,7 +1,7 @@
-"""``mars run``: run a program inside an allocation of Slurm, on all of its hosts.
+"""``mars run``: start a program on all hosts of an allocation of Slurm.
 
-Starts a node on each host with ``srun``, then the program, whose sessions are there, and ends all
-with it. The program itself runs here, with this terminal. Called by `mars.cli`.
+It starts a node on each host with ``srun``, then the program here, in this terminal. Sessions of
+the program use these nodes, and the nodes end with it. Called by `mars.cli`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a call in the program itself may do to the program's modules, and how it is undone.
 
 For the inline engine. A call gets the objects of the modules themselves where all that it may
-change in them can be put back, and copies of the others. Called by `world`.
+change in them can be put back, and copies of the others. Called by `spawned`.
 """
 
 from __future__ import annotations

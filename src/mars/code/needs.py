@@ -3,7 +3,8 @@
 A package is needed if the function, or what it reaches, refers to something in it, or imports it on
 every way through its code. What is imported inside ``try``, ``if``, ``with`` or a loop may be
 optional, and does not count. What the program brings along itself, the standard library and mars
-are no packages here. Called by engines whose workers run elsewhere, once for each function.
+are no packages here. `mars.code.functions` attaches the question to each function, and engines on
+clusters ask it, once for each.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether something that was looked at has changed since, asked at each spawn.
 
-What can be is compared by C code. `mars.code.reach` notes what is compared.
+C code compares what it can. `mars.code.reach` notes what is compared.
 """
 
 from __future__ import annotations

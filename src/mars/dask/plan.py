@@ -1,7 +1,7 @@
 """A graph of Dask, as calls: which tasks each call runs, what it reads, and in which order.
 
 `Plan` decides and runs nothing, but has the data of the graph stored on the way. What becomes of
-each node of a graph:
+each entry of a graph:
 
 - a task that does something belongs to a group, see `mars.dask.fusion`; a group is a call,
 - another name for a task (an alias) is written as this task,

@@ -1,4 +1,4 @@
-"""What a worker runs: the tasks of one group, one after the other.
+"""The function of a group's call: it computes the tasks of the group, one after the other.
 
 `mars.dask.plan` puts the program of a group together, and `mars.dask.running` spawns `run_group`
 with it. A value is dropped as soon as no task of the group needs it any more.

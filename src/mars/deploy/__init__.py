@@ -1,1 +1,1 @@
-"""Starting, finding and ending clusters that run on somebody else's engine."""
+"""Clusters: on Ray or Dask (`clusters`), on `kubernetes`, and in jobs of Slurm (`slurm`)."""

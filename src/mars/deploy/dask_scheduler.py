@@ -1,11 +1,10 @@
 """Dask's scheduler of a cluster that mars starts, a program: who may be a worker of it.
 
-``python -m mars.deploy.dask_scheduler`` takes what Dask's own command takes. To Dask whoever has a
-certificate of the authority may be anything. But a worker gets the calls of all programs, and
-certificates for clients are handed to who shall have programs of their own only. So who wants to be
-a worker, by whatever command, has to show a certificate that is for servers, too. Clusters that
-others have started get the same with the first session (`guard`), from
-`mars.engines.cluster.dask_parts`.
+``python -m mars.deploy.dask_scheduler`` takes what Dask's own command takes. Dask accepts any
+certificate of the authority for any role. But a worker of Dask gets the calls of all programs, and
+people who only run programs have certificates, too. So a worker must show a certificate that is for
+servers, by whatever command it was started. Clusters that others have started get this rule with
+the first session (`guard`), from `mars.engines.cluster.dask_parts`.
 """
 
 from __future__ import annotations

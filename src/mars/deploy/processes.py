@@ -2,8 +2,8 @@
 
 A process is known by its number and the time when it started, in one boot and one process
 namespace, because numbers are used again. Engines start further processes of their own, also in
-other sessions; each inherits the variable `MARK`, so these are found, and no
-others. Called by `mars.deploy.clusters`.
+other sessions of the operating system; each inherits the variable `MARK`, so these are found, and
+no others. Called by `mars.deploy.clusters`.
 """
 
 from __future__ import annotations

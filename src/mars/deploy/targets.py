@@ -1,7 +1,7 @@
 """Where an address leads: which engine, at which address, with which credentials.
 
 Looks at what this user knows of clusters; only for a web port that it does not know, the network is
-asked, over TLS. Called by sessions with what users pass to `new_session`.
+asked, over TLS. Called by `mars.engines.start` with what users pass to `new_session`.
 """
 
 from __future__ import annotations

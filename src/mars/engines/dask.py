@@ -1,4 +1,4 @@
-"""Dask distributed as the engine under ours: its workers hold our nodes, its scheduler relays.
+"""Dask distributed as the engine under ours: Dask's workers hold our nodes, its scheduler relays.
 
 A worker plugin starts a `Node` in each Dask worker, also in those that join later. The node
 connects to the scheduler, where a scheduler plugin passes messages on between nodes and drivers.
@@ -6,7 +6,7 @@ So a driver needs to reach the scheduler's port alone, and every byte goes throu
 that Dask has secured: with TLS, nobody without a certificate comes to where pickles are read.
 
 Calls are no Dask tasks: a task cannot be stopped, its log cannot be read, and it is run again
-when its worker dies. Dask does not know of them, so its own tasks do not wait for ours.
+when Dask's worker dies. Dask does not know of them, so its own tasks do not wait for ours.
 
 ::
 
@@ -294,7 +294,7 @@ def connect(address: str, options: EngineOptions) -> DriverEngine:
     Raises
     ------
     StartupFailed
-        It is not there, has no usable worker, or refuses us.
+        It is not there, has no usable worker of Dask, or refuses us.
     """
     link = DaskLink(_dask_address(address, options.security), options.security)
     return cluster_engine.start(link, options)

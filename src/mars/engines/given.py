@@ -1,4 +1,4 @@
-"""What a session gives to its calls beside what the program has: `env=` and `working_dir=`."""
+"""What a session gives to its calls besides what the program has: `env=` and `working_dir=`."""
 
 from __future__ import annotations
 

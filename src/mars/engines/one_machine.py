@@ -1,4 +1,4 @@
-"""The engine on this machine: its workers are processes that it starts here.
+"""What the engine needs on one machine: its workers are processes that it starts here.
 
 `start` gives the engine that sessions have by default. What an engine does stands in
 `mars.engines.driver.engine`; here is what follows from its workers being on this machine.
@@ -35,7 +35,7 @@ class ThisMachine:
     Parameters
     ----------
     given : Given
-        What calls have beside what the program has.
+        What calls have besides what the program has.
     options : EngineOptions
         What the engine is started with.
     launch : Launch, optional

@@ -434,7 +434,7 @@ class Executor(StandardExecutor):
         TypeError
             ``fn`` cannot be called.
         NoAvailableBand
-            A call asks for more than any worker has.
+            A call asks for more than any group of workers has.
         SessionClosed
             The session was closed (a RuntimeError).
         """

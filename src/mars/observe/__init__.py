@@ -1,1 +1,5 @@
-"""What people see of a run: its table of attempts, and views of it. Nothing here runs a task."""
+"""What an engine tells of itself, and who shows it to people.
+
+The table of attempts, in which each call is noted that ends, progress, states, silent calls and
+events. Reports are in `mars.report`. Nothing here runs a call.
+"""

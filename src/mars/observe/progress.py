@@ -66,7 +66,7 @@ class Progress:
         What running tasks have done already, in tasks: the sum of what they said of themselves
         with ``get_context().set_progress``, 0 to 1 each.
     reused : int
-        Calls beside these that a checkpoint had.
+        Calls besides these that a checkpoint had.
     saved_s : float
         Seconds that those took when they ran.
     active : tuple of (str, float)

@@ -1,1 +1,1 @@
-"""What a run was like: where its time went, what helps, a timeline, what others would do."""
+"""The report on the runs of a session: where time went, what would help, a timeline, what-if."""

@@ -1,4 +1,4 @@
-"""The report on a run: its numbers, what follows from them, and how it is printed and saved."""
+"""The report on runs: its numbers, what follows from them, and how it is printed and saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a recorded run would take on other machines: its calls once more, in virtual time.
+"""How long recorded runs would take on other machines: its calls once more, in virtual time.
 
 The calls, with the durations, inputs, cores and priorities that were measured, go through the same
 scheduler as in an engine, on simulated machines. Nothing runs. What the model leaves out stands in
@@ -251,7 +251,7 @@ class _Plan:
 
 
 def _around(times: Times) -> float:
-    """What a worker does for a call beside its function."""
+    """What a worker does for a call besides its function."""
     return (times.called - times.received) + (times.stored - times.returned)
 
 

@@ -1,8 +1,7 @@
 """The sessions and engines that are open in this process.
 
-`opened` is the only global state of mars that changes. It knows no class of sessions, so that a
-program begins to start its workers before all that sessions need is loaded. Sessions enter
-themselves here, and `mars.sessions.opening` reads which one is the default.
+`opened` knows no class of sessions, so that a program begins to start its workers before all that
+sessions need is loaded. Sessions enter themselves here, and `mars.sessions.opening` reads which one is the default.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A session: what a program has executed on an engine, with its values, errors and logs.
 
-`execute` has the missing calls run, see `mars.sessions.runs`. `fetch` and `fetch_log` read what the
-engine keeps. `mars.sessions.opening` makes sessions. The sessions and engines that are open are in
-`mars.sessions.opened`; it is the only global state of mars that changes.
+Objects execute and fetch themselves by way of `mars.sessions.runs` and `mars.sessions.outcomes`;
+the methods here do it for several objects. `mars.sessions.opening` makes sessions, and
+`mars.sessions.opened` knows which are open.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Session(Outcomes, Views):
         SessionClosed
             The session was closed.
         NoAvailableBand
-            A call asks for more than any worker has.
+            A call asks for more than any group of workers has.
         """
         try:
             unknown = accepted.keys() - _ACCEPTED

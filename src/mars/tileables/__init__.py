@@ -1,1 +1,1 @@
-"""What tensors and frames have in common. No code here."""
+"""What tensors and frames have in common; the class is in `tileable`."""

@@ -1,5 +1,5 @@
-"""The page that shows a session while it runs; off unless `new_session(web=True)` asks for it.
+"""The page of a session, and the socket that commands such as `mars top` ask.
 
-What the page shows, `mars top`, `mars calls` and `mars logs` ask for through `desk`: a socket in a
-private folder, which each program with a session has.
+The page is there with `new_session(web=True)`. The socket is in a private folder, and each program
+with a session has it; see `desk`.
 """

@@ -163,7 +163,7 @@ class Api:
             return []
 
     def log(self, pod: str, lines: int) -> str:
-        """The end of the log of a pod, of its run before this one if there was one; "": none."""
+        """The end of the log of a pod, of its container before if there was one; "": none."""
         of_pod: dict[str, object] = {}  # its main container
         ways = [(of, previous) for of in (of_pod, _OF_CERTIFY) for previous in (True, False)]
         for of, previous in ways:

@@ -3,8 +3,8 @@
 ``python -m mars.deploy.kubernetes.beginning FOLDER TRIES COMMAND...`` runs the command, which keeps
 its files in FOLDER, and ends with its status. Ray ends itself if its raylet has not registered 30
 seconds after it was started, or its agent has not come after 15, which a busy host does not always
-do in time. The Job of a head starts no second pod, as that would not know what the first one knew;
-but who ends before it has begun knew nothing. So it is started again here. It is the first process
+do in time. Kubernetes starts no second pod for a head, because a head's state is lost with its pod.
+A Ray that ended before it began has no state, so it is started again here. It is the first process
 of its container.
 
 Ray takes the head's address as a number only, which is not known before the head's pod is there:

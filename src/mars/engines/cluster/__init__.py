@@ -2,9 +2,9 @@
 
 ::
 
-    driver ─► workers ─► nodes ─► remote_node ─► line, or the carrier ═► node ─► local ─► worker
-                            └─ whereabouts, shipping: which value goes where        │
-                            ◄─ logs, mirrors: what calls print and make ◄───────────┘
+    driver ─► workers ─► remote_node ─► line, or the carrier ═► node ─► local ─► worker
+                 └─ nodes: moves large values, as shipping and whereabouts say      │
+                 ◄─ logs, mirrors: what calls print and make ◄──────────────────────┘
 
 A `carrier` is what a foreign engine does for us. `dask_parts` and `ray_parts` are our parts in its
 processes.

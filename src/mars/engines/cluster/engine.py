@@ -1,4 +1,4 @@
-"""The engine on a cluster: its workers are processes on the nodes of a foreign engine.
+"""What the engine needs on a cluster: its workers are on the nodes of a foreign engine.
 
 The foreign engine starts our part on its nodes, connects it with the driver, encrypts and
 authenticates, and notices what is lost; see `mars.engines.cluster.carrier`. All that a call means,
@@ -114,7 +114,7 @@ class Cluster:
     link : Carrier
         The foreign engine.
     given : Given
-        What calls have beside what the program has.
+        What calls have besides what the program has.
     """
 
     def __init__(self, link: Carrier, given: Given) -> None:

@@ -1,6 +1,7 @@
-"""What is said of a worker process that ended: how, what it said last, why, and what to do.
+"""The text about a worker process that ended: how, what it said last, why, and what to do.
 
 Pure: `deaths` has the facts, and calls `evidence` for a death under a call and `ending_name`.
+Certificates of TLS are in `mars.deploy`.
 """
 
 from __future__ import annotations

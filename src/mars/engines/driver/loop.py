@@ -58,7 +58,7 @@ Answer = TypeVar("Answer")
 
 
 class Loop:
-    """Runs one engine. Everything below `run` happens in its thread.
+    """The loop of one engine. Everything below `_run` happens in its thread.
 
     Parameters
     ----------

@@ -2,7 +2,9 @@
 
 `Performer` has what calls need: functions, runs and inputs. `process` gives it the calls, one at a
 time, in the main thread, and takes what came of them. `perform` is the path of each small call; how
-long it takes is shown by the benchmarks `noop` and `noop_map`.
+long it takes is shown by the benchmarks `noop` and `noop_map`. Its order is: note where the log of
+the call begins, follow what the program has set, load the function, decode the inputs, give it its
+cores, call it, pack the result, look what it has left, note where its log ends.
 
 One long room on purpose: a call, a block and their values share what `perform` looks up once, and
 each module more would cost every worker 0.1 ms as it starts.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class MarsDMatrix:
-    """Data for `train`: tensors or frames, and what XGBoost takes beside them.
+    """Data for `train`: tensors or frames, and what XGBoost takes besides them.
 
     Parameters
     ----------
