@@ -1,7 +1,8 @@
 """The sessions and engines that are open in this process.
 
 `opened` knows no class of sessions, so that a program begins to start its workers before all that
-sessions need is loaded. Sessions enter themselves here, and `mars.sessions.opening` reads which one is the default.
+sessions need is loaded. Sessions enter themselves here, and `mars.sessions.opening` reads which one
+is the default.
 """
 
 from __future__ import annotations
