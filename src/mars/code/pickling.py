@@ -42,6 +42,7 @@ from mars.code.origin import found, module_of
 from mars.code.reach import Reach
 from mars.code.reductions import TABLE, Reducer
 from mars.code.rich import Rich
+from mars.code.shared import Shared
 from mars.code.special import BUILTIN_TYPES, Plain
 from mars.code.stand_ins import Call, Root, fresh
 from mars.code.states import Prepared, note_changeable, prepared_of
@@ -189,6 +190,7 @@ def _rich_dumps(
     reducers: Iterable[tuple[object, ...]] = (),
     stands: Iterable[str] = (),
     held: Collection[tuple[str, str]] = (),
+    shared: Shared | None = None,
 ) -> tuple[bytes, Rich]:
     """Pickle with definitions."""
     made: type[_Whole] = _Quick
@@ -198,7 +200,9 @@ def _rich_dumps(
         pickler = made(file, 5, buffer_callback=keep)
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
-        pickler.begin(arguments, inside, by_value, asked or {}, locks, reducers, stands, held)
+        pickler.begin(
+            arguments, inside, by_value, asked or {}, locks, reducers, stands, held, shared or {}
+        )  # fmt: skip
         try:
             pickler.dump(Root(pickler, value, prepared))
         except Exception as error:
@@ -265,8 +269,9 @@ def definition_of(value: object) -> tuple[bytes, list[pickle.PickleBuffer], Reac
     keep = Apart()
     reach = Reach(value)
     data, _ = _rich_dumps(
-        value, keep, inside=True, asked=reach.asked, stands=reach.stands, held=reach.held
-    )
+        value, keep, inside=True, asked=reach.asked, stands=reach.stands, held=reach.held,
+        shared=reach.shared,
+    )  # fmt: skip
     if reach.stable and not keep.buffers and not _listing.modules:
         _definitions.put(value, reach, (data, []))
     return data, keep.buffers, reach
@@ -469,7 +474,7 @@ def dumps_function(func: object, keep: Keeper) -> tuple[bytes, Reach]:
             keep.restart()
     data, _ = _rich_dumps(
         func, keep, arguments=True, inside=True, asked=reach.asked, prepared=prepared,
-        reducers=reducers, stands=reach.stands, held=reach.held,
+        reducers=reducers, stands=reach.stands, held=reach.held, shared=reach.shared,
     )  # fmt: skip
     return data, reach
 

@@ -74,6 +74,7 @@ from mars.code.parts import (
     is_generated,
     says_little,
 )
+from mars.code.shared import Shared, shared_in
 from mars.code.watched import Items, Watched, contents_of
 from mars.settings import REACH_ITEMS
 
@@ -103,6 +104,8 @@ class Reach(Watched):
     stands : dict of str
         Names under which the program has put something into ``sys.modules`` that no import would
         find there: another module, or an object that is none.
+    shared : dict
+        Objects of modules that stand inside something of the script, by module and name.
     codes : list of (CodeType, str)
         Code of the functions, and the package that each one's imports start from.
     installed : dict of str
@@ -118,6 +121,7 @@ class Reach(Watched):
         self.held: dict[tuple[str, str], tuple[object, bool]] = {}
         self.asked: dict[str, dict[str, None]] = {}
         self.stands: dict[str, None] = {}
+        self.shared: Shared = {}
         self.codes: list[tuple[CodeType, str]] = []
         self.installed: dict[str, None] = {}
         self._seen: set[object] = set()
@@ -125,6 +129,7 @@ class Reach(Watched):
         self._homes = Homes()
         self._room = REACH_ITEMS
         self._pending: list[Callable[[], object]] = []
+        self._owned: list[object] = [root]  # what the script has under its names
         self._of_script = False  # something travels by value that may hold objects of modules
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash
         self._classes: dict[int, type] | None = None  # of the project, if code asks for subclasses
@@ -133,6 +138,8 @@ class Reach(Watched):
         for _, reducer in self.reducers:
             self._later(reducer, None)
         self._walk()
+        while self._owned:
+            self._look_inside()
         self._root = None
         self._plain.clear()
         self._end_watch()
@@ -152,6 +159,14 @@ class Reach(Watched):
                     self._subclass(one)
             if not self._pending:
                 return
+
+    def _look_inside(self) -> None:
+        """Find objects of modules inside what the script has."""
+        owned, self._owned = self._owned, []
+        for home, value in shared_in(owned, self._homes).items():
+            self.shared[home] = value
+            self._at_home(value)
+        self._walk()
 
     def _subclass(self, cls: type) -> None:
         """A class that code may find by asking a class above it."""
@@ -343,13 +358,13 @@ class Reach(Watched):
             self._hold(module, func.__qualname__, func, named=True)  # a decorator made it
         self._of_script = True
         for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
-            self._at_home(value)
+            self._own(value)
             self._later(value, None)
         self._mapping(func.__dict__)
         for cell in func.__closure__ or ():
             value = contents_of(cell)
             self._cells.append((cell, value))
-            self._at_home(value)
+            self._own(value)
             self._later(value, facts)
         self._names_of(func.__globals__, facts, func)
 
@@ -425,12 +440,17 @@ class Reach(Watched):
                 else:
                     self._hold(home, name, value, named=True)
             elif value is not MISSING:
-                self._at_home(value)
+                self._own(value)
         if value is not MISSING:
             self._later(value, facts)
             for one in names_in_alias(value):
                 if ("name", id(namespace), one) not in self._seen:
                     self._name(namespace, one, facts, home, record)
+
+    def _own(self, value: object) -> None:
+        """Something that the script has under a name, as a default or in a closure."""
+        self._owned.append(value)
+        self._at_home(value)
 
     def _at_home(self, value: object) -> None:
         """What code that travels by value has in common with a module that travels by name."""
@@ -609,7 +629,7 @@ class Reach(Watched):
             self._of_script = True
             self._mapping(vars(cls), NOT_LOOKED_AT)
             for value in [*vars(cls).values()]:
-                self._at_home(value)
+                self._own(value)
             space = vars(sys.modules[module]) if module in sys.modules else {}
             for name in names_in_hints(vars(cls).get("__annotations__")):
                 if name in space:

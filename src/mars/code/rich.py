@@ -99,6 +99,8 @@ class Rich(Special):
     reducers: Iterable[tuple[object, ...]]
     stands: Iterable[str]
     held: Collection[tuple[str, str]]
+    shared: Mapping[tuple[str, str], object]
+    memo: Any  # of the pickler: its places of what it has written, by identity
     reaches: dict[int, Reach]
     _spaces: dict[int, Space]
     _told: set[tuple[int, str]]
@@ -115,11 +117,12 @@ class Rich(Special):
         asked: dict[str, dict[str, None]], locks: bool = False,
         reducers: Iterable[tuple[object, ...]] = (), stands: Iterable[str] = (),
         held: Collection[tuple[str, str]] = (),
+        shared: Mapping[tuple[str, str], object] = types.MappingProxyType({}),
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
         self.arguments, self.inside, self.locks = arguments, inside, locks
         self.by_value, self.asked, self.reducers = by_value, asked, reducers
-        self.stands, self.held = stands, held
+        self.stands, self.held, self.shared = stands, held, shared
         self.reached, self.globals_by_identity = {}, {}
         self.reaches = {}
         self._spaces = {}
@@ -139,6 +142,11 @@ class Rich(Special):
         """The value, and what its functions refer to, which is known once they are written."""
         # The pickler takes two items before it writes the first, so something has to come
         # between an item and those that it leads to.
+        if self.shared:
+            stands = [Call(global_of, home) for home in self.shared]
+            yield "shared", stands
+            yield PAD
+            self._write_as(dict(zip(map(id, stands), self.shared.values(), strict=True)))
         yield "value", value
         yield PAD
         for name in self.asked:  # modules that code imports when it runs, also the script's own
@@ -151,6 +159,17 @@ class Rich(Special):
             yield self._pending.popleft()
             if not self._pending:
                 yield PAD
+
+    def _write_as(self, known: Mapping[int, object]) -> None:
+        """Have objects written as what was written for others, by the identity of those.
+
+        A pickler asks nobody before it writes a dictionary or a list. It only looks whether it has
+        written this one before, and refers to its place then.
+        """
+        places = self.memo.copy()
+        for stands, value in known.items():
+            places[id(value)] = places.pop(stands)[0], value
+        self.memo = places
 
     def _space(self, namespace: dict[str, object]) -> Space:
         known = self._spaces.get(id(namespace))
