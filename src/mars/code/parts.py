@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copyreg
 import functools
+from collections.abc import Iterable
 from enum import Enum
 from types import (
     CodeType,
@@ -55,6 +56,24 @@ OF_CLASS: Final = frozenset(
     }
 )  # fmt: skip
 """What Python and `typing` put into a class, and nobody sets."""
+
+_OF_IMPORT: Final = frozenset(
+    {
+        "__name__", "__file__", "__cached__", "__path__", "__package__", "__spec__", "__loader__",
+        "__builtins__", "__annotations__",
+    }
+)  # fmt: skip
+
+
+def names_of(namespace: Iterable[str]) -> list[str]:
+    """Names of a module, ``__version__`` among them, without those that each import makes."""
+    # What an interactive session gave is under "__", too.
+    return [
+        one
+        for one in namespace
+        if one not in _OF_IMPORT and (not one.startswith("__") or one.strip("_"))
+    ]
+
 
 _WITHOUT_CALLS: Final = frozenset(
     {

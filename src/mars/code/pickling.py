@@ -39,6 +39,7 @@ from mars.code.definitions import (
 from mars.code.keepers import Apart, InBand, Keeper, Target
 from mars.code.modules import travels_by_value
 from mars.code.origin import found, module_of
+from mars.code.parts import names_of
 from mars.code.reach import Reach
 from mars.code.reductions import TABLE, Reducer
 from mars.code.rich import Rich
@@ -76,9 +77,8 @@ def _public(module: ModuleType) -> list[str]:
     names = []
     listed.append(module)
     try:
-        for name, value in [*vars(module).items()]:
-            if name.startswith("__"):
-                continue
+        for name in names_of(vars(module)):
+            value = vars(module).get(name)
             try:
                 if not _is_loaded_module(value):
                     dumps(value if module.__name__ == "__main__" else fresh(value), Apart())

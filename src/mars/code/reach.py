@@ -62,7 +62,7 @@ from mars.code.modules import (
     record_of,
     travels_by_value,
 )  # fmt: skip
-from mars.code.origin import found, module_of
+from mars.code.origin import found, is_global, module_of
 from mars.code.parts import (
     NOT_LOOKED_AT,
     OF_BODY,
@@ -72,6 +72,7 @@ from mars.code.parts import (
     functions_in,
     has_only_attributes,
     is_generated,
+    names_of,
     says_little,
 )
 from mars.code.shared import Shared, shared_in
@@ -203,7 +204,7 @@ class Reach(Watched):
         if value is MISSING or (issubclass(kind, _ATOMS) and not kind.__flags__ & HEAP_TYPE):
             return
         if id(value) in self._seen:
-            if value is self._root and not _is_global(value):
+            if value is self._root and not is_global(value):
                 self.stable = False  # it would be held by what is remembered of it
             return
         self._seen.add(id(value))
@@ -534,10 +535,10 @@ class Reach(Watched):
         if record is None and facts is not None and not facts.dynamic:  # of the script
             names = [one for one in facts.mentioned if one in namespace]
         elif record is None:
-            names = [one for one in namespace if not one.startswith("__")]
+            names = names_of(namespace)
             self.asked.setdefault(name, {})[EVERYTHING] = None
         elif facts is None or facts.dynamic or type(module) is not ModuleType:
-            names = [one for one in namespace if not one.startswith("__")]
+            names = names_of(namespace)
             if not record.by_name:
                 self.asked.setdefault(name, {})[EVERYTHING] = None
             names += [one for one in record.bound if one not in namespace]
@@ -695,9 +696,3 @@ EVERYTHING: Final = "*"
 """In place of a name of the script: code may ask for any, so all come along that can travel."""
 
 _QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
-
-
-def _is_global(value: object) -> bool:
-    """Whether a function or class is found under its name, and so lasts as long as its module."""
-    name = getattr(value, "__qualname__", None)
-    return isinstance(name, str) and found(module_of(value), name) is value
