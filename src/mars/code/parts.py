@@ -27,6 +27,9 @@ from mars.code.modules import (
 )  # fmt: skip
 from mars.code.origin import module_of
 
+EVERYTHING: Final = "*"
+"""In place of a name of the script: code may ask for any, so all come along that can travel."""
+
 NOT_LOOKED_AT: Final = {
     "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
     "_abc_impl", "__slotnames__", "__subclasses__",

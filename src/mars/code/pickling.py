@@ -268,13 +268,34 @@ def definition_of(value: object) -> tuple[bytes, list[pickle.PickleBuffer], Reac
         return (*known.made, known.reach)
     keep = Apart()
     reach = Reach(value)
-    data, _ = _rich_dumps(
-        value, keep, inside=True, asked=reach.asked, stands=reach.stands, held=reach.held,
-        shared=reach.shared,
-    )  # fmt: skip
+    data, written = _dumps_definition(value, keep, reach)
+    unseen = _unseen(written, reach)
+    if unseen:
+        reach = Reach(value, unseen)
+        data, _ = _dumps_definition(value, keep, reach)
     if reach.stable and not keep.buffers and not _listing.modules:
         _definitions.put(value, reach, (data, []))
     return data, keep.buffers, reach
+
+
+def _dumps_definition(value: object, keep: Keeper, reach: Reach) -> tuple[bytes, dict[int, object]]:
+    data, rich = _rich_dumps(
+        value, keep, inside=True, asked=reach.asked, stands=reach.stands, held=reach.held,
+        shared=reach.shared,
+    )  # fmt: skip
+    return data, {**rich.reached, **rich.defined}
+
+
+def _unseen(written: dict[int, object], reach: Reach) -> list[object]:
+    """Functions and classes in a pickle that no walk came by.
+
+    An object of an installed class holds them, such as `numpy.vectorize`.
+    """
+    return [
+        one
+        for key, one in written.items()
+        if key not in reach.met and issubclass(type(one), (FunctionType, type))
+    ]
 
 
 def reference(tag: str, module: str, qualname: str, data: bytes, *buffers: object) -> object:
@@ -459,24 +480,35 @@ def dumps_function(func: object, keep: Keeper) -> tuple[bytes, Reach]:
     Exception
         Whatever its pickling raises.
     """
-    keep.restart()
     reach = Reach(func)
+    data, written = _dumps_reached(func, keep, reach)
+    unseen = _unseen(written, reach)
+    if unseen:
+        reach = Reach(func, unseen)
+        data, _ = _dumps_reached(func, keep, reach)
+    return data, reach
+
+
+def _dumps_reached(func: object, keep: Keeper, reach: Reach) -> tuple[bytes, dict[int, object]]:
+    """A pickle of what is to be called, and code of the program in it, by identity."""
+    keep.restart()
     prepared = prepared_of([reach], _content_dumps)
     reducers = _told(reach.reducers)
     if prepared is None and not reducers and not reach.stands:
         file = io.BytesIO()
+        plain = Plain(file, keep, True)
         try:
-            Plain(file, keep, True).dump(func)
+            plain.dump(func)
             data = file.getvalue()
             if not names_main(data):
-                return data, reach
+                return data, plain.reached
         except Exception:  # the next one takes more, and its error is the better one
             keep.restart()
-    data, _ = _rich_dumps(
+    data, rich = _rich_dumps(
         func, keep, arguments=True, inside=True, asked=reach.asked, prepared=prepared,
         reducers=reducers, stands=reach.stands, held=reach.held, shared=reach.shared,
     )  # fmt: skip
-    return data, reach
+    return data, {**rich.reached, **rich.defined}
 
 
 def _place_of_class(cls: type) -> tuple[str, str] | None:

@@ -14,7 +14,7 @@ import gc
 import itertools
 import sys
 import weakref
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from enum import Enum, EnumMeta
 from types import (
     BuiltinFunctionType,
@@ -64,6 +64,7 @@ from mars.code.modules import (
 )  # fmt: skip
 from mars.code.origin import found, is_global, module_of
 from mars.code.parts import (
+    EVERYTHING,
     NOT_LOOKED_AT,
     OF_BODY,
     OF_CLASS,
@@ -84,12 +85,13 @@ _ATOMS: Final = (
     GenericAlias, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType,
 )  # fmt: skip
+_CODE: Final = (FunctionType, type)
 _CONTAINERS_OF: Final = frozenset({"builtins", "collections", "types", "weakref", "_weakrefset"})
 """Modules of Python whose objects hold what others put into them."""
 
 
 class Reach(Watched):
-    """What a value refers to.
+    """What a value refers to; with it, what stands inside of it where no walk comes by.
 
     Attributes
     ----------
@@ -109,13 +111,15 @@ class Reach(Watched):
         Objects of modules that stand inside something of the script, by module and name.
     codes : list of (CodeType, str)
         Code of the functions, and the package that each one's imports start from.
+    met : set of int
+        Identities of the functions and classes that it came by.
     installed : dict of str
         Names of modules that something was taken from which is installed.
     reducers : tuple of (type, callable)
         What the program has told `copyreg` of how objects pickle.
     """
 
-    def __init__(self, root: object) -> None:
+    def __init__(self, root: object, inside: Iterable[object] = ()) -> None:
         super().__init__()
         self.stable = True
         self.modules: dict[str, None] = {}
@@ -136,8 +140,8 @@ class Reach(Watched):
         self._classes: dict[int, type] | None = None  # of the project, if code asks for subclasses
         self._root: object = root
         self._value(root, None)
-        for _, reducer in self.reducers:
-            self._later(reducer, None)
+        for one in (*inside, *(reducer for _, reducer in self.reducers)):
+            self._later(one, None)
         self._walk()
         while self._owned:
             self._look_inside()
@@ -145,6 +149,7 @@ class Reach(Watched):
         self._plain.clear()
         self._end_watch()
         self._classes = None
+        self.met = {id(one) for one in self._held_alive if issubclass(type(one), _CODE)}
         self._seen.clear()
         self._held_alive.clear()  # the root has to be able to go
 
@@ -691,8 +696,5 @@ class Reach(Watched):
             if not own:
                 self._hold(module, path, value, named=True)
 
-
-EVERYTHING: Final = "*"
-"""In place of a name of the script: code may ask for any, so all come along that can travel."""
 
 _QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})

@@ -52,8 +52,8 @@ from mars.code.definitions import (
 )
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.parts import reduces_as_any_object
-from mars.code.reach import EVERYTHING, Reach
+from mars.code.parts import EVERYTHING, reduces_as_any_object
+from mars.code.reach import Reach
 from mars.code.reductions import Reducer
 from mars.code.special import (
     BUILTIN_TYPES,
@@ -90,6 +90,8 @@ class Rich(Special):
         Names that are needed of modules that travel by value.
     reaches : dict
         What the definitions reach that are referred to.
+    defined : dict
+        Functions and classes whose definitions were written, by identity.
     """
 
     inside: bool
@@ -102,6 +104,7 @@ class Rich(Special):
     shared: Mapping[tuple[str, str], object]
     memo: Any  # of the pickler: its places of what it has written, by identity
     reaches: dict[int, Reach]
+    defined: dict[int, object]
     _spaces: dict[int, Space]
     _told: set[tuple[int, str]]
     _pending: deque[tuple[object, ...]]
@@ -124,7 +127,7 @@ class Rich(Special):
         self.by_value, self.asked, self.reducers = by_value, asked, reducers
         self.stands, self.held, self.shared = stands, held, shared
         self.reached, self.globals_by_identity = {}, {}
-        self.reaches = {}
+        self.reaches, self.defined = {}, {}
         self._spaces = {}
         self._told = set()
         self._pending = deque()
@@ -309,6 +312,7 @@ class Rich(Special):
         return self.define_function(func, named=named)
 
     def define_function(self, func: FunctionType, *, named: bool = True) -> object:
+        self.defined[id(func)] = func
         module, qualname = func.__module__, func.__qualname__
         tag = tag_of(func) if named else ""
         code = func.__code__
@@ -387,6 +391,7 @@ class Rich(Special):
         return self.define_class(cls, forced=forced)
 
     def define_class(self, cls: type, *, forced: bool = False) -> object:
+        self.defined[id(cls)] = cls
         module, qualname = cls.__module__, cls.__qualname__
         named = not forced and found(module, qualname) is cls
         (meta, name, bases, body, members), state = pieces_of_class(cls)

@@ -21,6 +21,10 @@ def rates():
     return RATES
 
 
+def told_with(more):
+    return RATES["low"] + more
+
+
 def book(entry=0, *, entries=[0], rates=RATES):  # noqa: B006  # kept on purpose, as programs do
     return [*entries, entry], rates is RATES
 

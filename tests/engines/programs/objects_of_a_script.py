@@ -4,9 +4,12 @@ import functools
 import random
 import types
 
+import joblib
 import ledger
+import numpy as np
 from checks import check, check_call, check_calls, start
 
+import mars.joblib
 import mars.remote as mr
 
 start()
@@ -105,6 +108,26 @@ check_call("in a partial", functools.partial(lambda held: held[0] is ledger.RATE
 check_call("what a call writes to it is seen under all names", adds, "new", want=(7, 7, 7))
 check("and not by the program", ledger.RATES, {"low": 1, "high": 3})
 del ledger.RATES["high"]
+
+# -- code inside objects of installed classes ---------------------------------------------------------
+
+
+def money(more):
+    return ledger.MAIN.money + more + INSIDE["rates"]["low"]
+
+
+ledger.RATES["low"] = 10
+EACH = np.vectorize(money)
+OF_MODULE = np.vectorize(ledger.told_with)
+check_call("a function inside an object that is called", EACH, 1, want=EACH(1))
+check_call("under a global name", lambda: EACH([1, 2]).tolist(), want=EACH([1, 2]).tolist())
+check_call("one of a module", OF_MODULE, 1, want=OF_MODULE(1))
+check_call("in an argument", lambda each: each([1, 2]).tolist(), EACH, want=EACH([1, 2]).tolist())
+with joblib.parallel_config("mars", n_jobs=2):
+    check(
+        "in a loop of joblib", [*joblib.Parallel()([joblib.delayed(money)(1)] * 2)], [money(1)] * 2
+    )
+ledger.RATES["low"] = 1
 
 # -- defaults that grow ------------------------------------------------------------------------------
 
