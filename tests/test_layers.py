@@ -49,7 +49,7 @@ LAYERS = """
     code.home
     code.spawned
     code.world
-    code.definitions code.parts code.watched
+    code.definitions code.parts code.shared code.watched
     code.reach
     code.needs
     code.states code.main_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 import operator
@@ -544,6 +545,16 @@ def test_every_option_is_accepted_and_the_call_runs(options: dict[str, object]) 
 def test_a_bad_value_is_refused_at_spawn_and_names_the_option(option: str, wrong: object) -> None:
     with pytest.raises((TypeError, ValueError), match=option):
         mr.spawn(scaled, args=(2,), **{option: wrong})
+
+
+class Stage(enum.StrEnum):
+    FIT = "fit"
+
+
+def test_a_name_may_be_a_member_of_an_enum() -> None:
+    call = mr.spawn(scaled, args=(2,), name=Stage.FIT).execute()
+    items = mr.map(scaled, [2], name=Stage.FIT).execute()
+    assert [call.fetch(), *items.fetch()] == [scaled(2)] * 2
 
 
 @pytest.mark.parametrize("unknown", ["num_cpus", "n_outputs", "retry"])

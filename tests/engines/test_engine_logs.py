@@ -437,7 +437,12 @@ def test_a_call_that_replaces_or_closes_stdout_does_not_harm_the_next() -> None:
     def vandal() -> None:
         sys.stdout = None  # type: ignore[assignment]
 
+    def deletes() -> int:
+        del sys.stdout, sys.stderr
+        return 7
+
     mr.spawn(vandal).execute()
+    assert mr.spawn(deletes, idempotent=False).to_object() == 7
     calls = mr.ExecutableTuple([mr.spawn(say, args=(f"call {i}",)) for i in range(6)]).execute()
     assert [str(log) for log in calls.fetch_log()] == [f"call {i}\n" for i in range(6)]
 

@@ -233,7 +233,8 @@ def _check_output_types(given: object) -> None:
 def _take_name(options: Options, value: object) -> None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"name has to be a str, got {value!r}")
-    options.name = value
+    # A plain text: a member of an enum of texts would have workers ask for its class.
+    options.name = None if value is None else str.__str__(value)
 
 
 def _take_cpus(options: Options, value: object) -> None:

@@ -241,6 +241,12 @@ class Homes:
     def __init__(self) -> None:
         self._names: dict[int, tuple[str, str]] | None = None
 
+    def known(self) -> Collection[int]:
+        """Identities of all objects that a module has for its own, and of some others."""
+        if self._names is None:
+            self._names = _homes()
+        return self._names
+
     def home_of(self, value: object) -> tuple[str, str] | None:
         """Module and name that an object is known by; None: no module has it for its own."""
         kind = type(value)

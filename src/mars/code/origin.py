@@ -121,3 +121,9 @@ def found(module: object, qualname: str) -> object:
         except Exception:  # a module, or a metaclass, that makes its attributes
             return _MISSING
     return value
+
+
+def is_global(value: object) -> bool:
+    """Whether a function or class is found under its name, and so lasts as long as its module."""
+    name = getattr(value, "__qualname__", None)
+    return isinstance(name, str) and found(module_of(value), name) is value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copyreg
 import functools
+from collections.abc import Iterable
 from enum import Enum
 from types import (
     CodeType,
@@ -25,6 +26,9 @@ from mars.code.modules import (
     record_of,
 )  # fmt: skip
 from mars.code.origin import module_of
+
+EVERYTHING: Final = "*"
+"""In place of a name of the script: code may ask for any, so all come along that can travel."""
 
 NOT_LOOKED_AT: Final = {
     "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
@@ -55,6 +59,24 @@ OF_CLASS: Final = frozenset(
     }
 )  # fmt: skip
 """What Python and `typing` put into a class, and nobody sets."""
+
+_OF_IMPORT: Final = frozenset(
+    {
+        "__name__", "__file__", "__cached__", "__path__", "__package__", "__spec__", "__loader__",
+        "__builtins__", "__annotations__",
+    }
+)  # fmt: skip
+
+
+def names_of(namespace: Iterable[str]) -> list[str]:
+    """Names of a module, ``__version__`` among them, without those that each import makes."""
+    # What an interactive session gave is under "__", too.
+    return [
+        one
+        for one in namespace
+        if one not in _OF_IMPORT and (not one.startswith("__") or one.strip("_"))
+    ]
+
 
 _WITHOUT_CALLS: Final = frozenset(
     {

@@ -39,9 +39,11 @@ from mars.code.definitions import (
 from mars.code.keepers import Apart, InBand, Keeper, Target
 from mars.code.modules import travels_by_value
 from mars.code.origin import found, module_of
+from mars.code.parts import names_of
 from mars.code.reach import Reach
 from mars.code.reductions import TABLE, Reducer
 from mars.code.rich import Rich
+from mars.code.shared import Shared
 from mars.code.special import BUILTIN_TYPES, Plain
 from mars.code.stand_ins import Call, Root, fresh
 from mars.code.states import Prepared, note_changeable, prepared_of
@@ -75,9 +77,8 @@ def _public(module: ModuleType) -> list[str]:
     names = []
     listed.append(module)
     try:
-        for name, value in [*vars(module).items()]:
-            if name.startswith("__"):
-                continue
+        for name in names_of(vars(module)):
+            value = vars(module).get(name)
             try:
                 if not _is_loaded_module(value):
                     dumps(value if module.__name__ == "__main__" else fresh(value), Apart())
@@ -189,6 +190,7 @@ def _rich_dumps(
     reducers: Iterable[tuple[object, ...]] = (),
     stands: Iterable[str] = (),
     held: Collection[tuple[str, str]] = (),
+    shared: Shared | None = None,
 ) -> tuple[bytes, Rich]:
     """Pickle with definitions."""
     made: type[_Whole] = _Quick
@@ -198,7 +200,9 @@ def _rich_dumps(
         pickler = made(file, 5, buffer_callback=keep)
         if table is not None:
             pickler.dispatch_table = ChainMap(*made.dispatch_table.maps[:-1], table)
-        pickler.begin(arguments, inside, by_value, asked or {}, locks, reducers, stands, held)
+        pickler.begin(
+            arguments, inside, by_value, asked or {}, locks, reducers, stands, held, shared or {}
+        )  # fmt: skip
         try:
             pickler.dump(Root(pickler, value, prepared))
         except Exception as error:
@@ -264,12 +268,34 @@ def definition_of(value: object) -> tuple[bytes, list[pickle.PickleBuffer], Reac
         return (*known.made, known.reach)
     keep = Apart()
     reach = Reach(value)
-    data, _ = _rich_dumps(
-        value, keep, inside=True, asked=reach.asked, stands=reach.stands, held=reach.held
-    )
+    data, written = _dumps_definition(value, keep, reach)
+    unseen = _unseen(written, reach)
+    if unseen:
+        reach = Reach(value, unseen)
+        data, _ = _dumps_definition(value, keep, reach)
     if reach.stable and not keep.buffers and not _listing.modules:
         _definitions.put(value, reach, (data, []))
     return data, keep.buffers, reach
+
+
+def _dumps_definition(value: object, keep: Keeper, reach: Reach) -> tuple[bytes, dict[int, object]]:
+    data, rich = _rich_dumps(
+        value, keep, inside=True, asked=reach.asked, stands=reach.stands, held=reach.held,
+        shared=reach.shared,
+    )  # fmt: skip
+    return data, {**rich.reached, **rich.defined}
+
+
+def _unseen(written: dict[int, object], reach: Reach) -> list[object]:
+    """Functions and classes in a pickle that no walk came by.
+
+    An object of an installed class holds them, such as `numpy.vectorize`.
+    """
+    return [
+        one
+        for key, one in written.items()
+        if key not in reach.met and issubclass(type(one), (FunctionType, type))
+    ]
 
 
 def reference(tag: str, module: str, qualname: str, data: bytes, *buffers: object) -> object:
@@ -454,24 +480,35 @@ def dumps_function(func: object, keep: Keeper) -> tuple[bytes, Reach]:
     Exception
         Whatever its pickling raises.
     """
-    keep.restart()
     reach = Reach(func)
+    data, written = _dumps_reached(func, keep, reach)
+    unseen = _unseen(written, reach)
+    if unseen:
+        reach = Reach(func, unseen)
+        data, _ = _dumps_reached(func, keep, reach)
+    return data, reach
+
+
+def _dumps_reached(func: object, keep: Keeper, reach: Reach) -> tuple[bytes, dict[int, object]]:
+    """A pickle of what is to be called, and code of the program in it, by identity."""
+    keep.restart()
     prepared = prepared_of([reach], _content_dumps)
     reducers = _told(reach.reducers)
     if prepared is None and not reducers and not reach.stands:
         file = io.BytesIO()
+        plain = Plain(file, keep, True)
         try:
-            Plain(file, keep, True).dump(func)
+            plain.dump(func)
             data = file.getvalue()
             if not names_main(data):
-                return data, reach
+                return data, plain.reached
         except Exception:  # the next one takes more, and its error is the better one
             keep.restart()
-    data, _ = _rich_dumps(
+    data, rich = _rich_dumps(
         func, keep, arguments=True, inside=True, asked=reach.asked, prepared=prepared,
-        reducers=reducers, stands=reach.stands, held=reach.held,
+        reducers=reducers, stands=reach.stands, held=reach.held, shared=reach.shared,
     )  # fmt: skip
-    return data, reach
+    return data, {**rich.reached, **rich.defined}
 
 
 def _place_of_class(cls: type) -> tuple[str, str] | None:

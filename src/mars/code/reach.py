@@ -14,7 +14,7 @@ import gc
 import itertools
 import sys
 import weakref
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from enum import Enum, EnumMeta
 from types import (
     BuiltinFunctionType,
@@ -62,8 +62,9 @@ from mars.code.modules import (
     record_of,
     travels_by_value,
 )  # fmt: skip
-from mars.code.origin import found, module_of
+from mars.code.origin import found, is_global, module_of
 from mars.code.parts import (
+    EVERYTHING,
     NOT_LOOKED_AT,
     OF_BODY,
     OF_CLASS,
@@ -72,8 +73,10 @@ from mars.code.parts import (
     functions_in,
     has_only_attributes,
     is_generated,
+    names_of,
     says_little,
 )
+from mars.code.shared import Shared, shared_in
 from mars.code.watched import Items, Watched, contents_of
 from mars.settings import REACH_ITEMS
 
@@ -82,12 +85,13 @@ _ATOMS: Final = (
     GenericAlias, GetSetDescriptorType, MemberDescriptorType,
     MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType,
 )  # fmt: skip
+_CODE: Final = (FunctionType, type)
 _CONTAINERS_OF: Final = frozenset({"builtins", "collections", "types", "weakref", "_weakrefset"})
 """Modules of Python whose objects hold what others put into them."""
 
 
 class Reach(Watched):
-    """What a value refers to.
+    """What a value refers to; with it, what stands inside of it where no walk comes by.
 
     Attributes
     ----------
@@ -103,21 +107,26 @@ class Reach(Watched):
     stands : dict of str
         Names under which the program has put something into ``sys.modules`` that no import would
         find there: another module, or an object that is none.
+    shared : dict
+        Objects of modules that stand inside something of the script, by module and name.
     codes : list of (CodeType, str)
         Code of the functions, and the package that each one's imports start from.
+    met : set of int
+        Identities of the functions and classes that it came by.
     installed : dict of str
         Names of modules that something was taken from which is installed.
     reducers : tuple of (type, callable)
         What the program has told `copyreg` of how objects pickle.
     """
 
-    def __init__(self, root: object) -> None:
+    def __init__(self, root: object, inside: Iterable[object] = ()) -> None:
         super().__init__()
         self.stable = True
         self.modules: dict[str, None] = {}
         self.held: dict[tuple[str, str], tuple[object, bool]] = {}
         self.asked: dict[str, dict[str, None]] = {}
         self.stands: dict[str, None] = {}
+        self.shared: Shared = {}
         self.codes: list[tuple[CodeType, str]] = []
         self.installed: dict[str, None] = {}
         self._seen: set[object] = set()
@@ -125,18 +134,22 @@ class Reach(Watched):
         self._homes = Homes()
         self._room = REACH_ITEMS
         self._pending: list[Callable[[], object]] = []
+        self._owned: list[object] = [root]  # what the script has under its names
         self._of_script = False  # something travels by value that may hold objects of modules
         self._plain: dict[int, bool] = {}  # by identity of the type: it may have no hash
         self._classes: dict[int, type] | None = None  # of the project, if code asks for subclasses
         self._root: object = root
         self._value(root, None)
-        for _, reducer in self.reducers:
-            self._later(reducer, None)
+        for one in (*inside, *(reducer for _, reducer in self.reducers)):
+            self._later(one, None)
         self._walk()
+        while self._owned:
+            self._look_inside()
         self._root = None
         self._plain.clear()
         self._end_watch()
         self._classes = None
+        self.met = {id(one) for one in self._held_alive if issubclass(type(one), _CODE)}
         self._seen.clear()
         self._held_alive.clear()  # the root has to be able to go
 
@@ -152,6 +165,14 @@ class Reach(Watched):
                     self._subclass(one)
             if not self._pending:
                 return
+
+    def _look_inside(self) -> None:
+        """Find objects of modules inside what the script has."""
+        owned, self._owned = self._owned, []
+        for home, value in shared_in(owned, self._homes).items():
+            self.shared[home] = value
+            self._at_home(value)
+        self._walk()
 
     def _subclass(self, cls: type) -> None:
         """A class that code may find by asking a class above it."""
@@ -188,7 +209,7 @@ class Reach(Watched):
         if value is MISSING or (issubclass(kind, _ATOMS) and not kind.__flags__ & HEAP_TYPE):
             return
         if id(value) in self._seen:
-            if value is self._root and not _is_global(value):
+            if value is self._root and not is_global(value):
                 self.stable = False  # it would be held by what is remembered of it
             return
         self._seen.add(id(value))
@@ -343,13 +364,13 @@ class Reach(Watched):
             self._hold(module, func.__qualname__, func, named=True)  # a decorator made it
         self._of_script = True
         for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
-            self._at_home(value)
+            self._own(value)
             self._later(value, None)
         self._mapping(func.__dict__)
         for cell in func.__closure__ or ():
             value = contents_of(cell)
             self._cells.append((cell, value))
-            self._at_home(value)
+            self._own(value)
             self._later(value, facts)
         self._names_of(func.__globals__, facts, func)
 
@@ -425,12 +446,17 @@ class Reach(Watched):
                 else:
                     self._hold(home, name, value, named=True)
             elif value is not MISSING:
-                self._at_home(value)
+                self._own(value)
         if value is not MISSING:
             self._later(value, facts)
             for one in names_in_alias(value):
                 if ("name", id(namespace), one) not in self._seen:
                     self._name(namespace, one, facts, home, record)
+
+    def _own(self, value: object) -> None:
+        """Something that the script has under a name, as a default or in a closure."""
+        self._owned.append(value)
+        self._at_home(value)
 
     def _at_home(self, value: object) -> None:
         """What code that travels by value has in common with a module that travels by name."""
@@ -514,10 +540,10 @@ class Reach(Watched):
         if record is None and facts is not None and not facts.dynamic:  # of the script
             names = [one for one in facts.mentioned if one in namespace]
         elif record is None:
-            names = [one for one in namespace if not one.startswith("__")]
+            names = names_of(namespace)
             self.asked.setdefault(name, {})[EVERYTHING] = None
         elif facts is None or facts.dynamic or type(module) is not ModuleType:
-            names = [one for one in namespace if not one.startswith("__")]
+            names = names_of(namespace)
             if not record.by_name:
                 self.asked.setdefault(name, {})[EVERYTHING] = None
             names += [one for one in record.bound if one not in namespace]
@@ -609,7 +635,7 @@ class Reach(Watched):
             self._of_script = True
             self._mapping(vars(cls), NOT_LOOKED_AT)
             for value in [*vars(cls).values()]:
-                self._at_home(value)
+                self._own(value)
             space = vars(sys.modules[module]) if module in sys.modules else {}
             for name in names_in_hints(vars(cls).get("__annotations__")):
                 if name in space:
@@ -671,13 +697,4 @@ class Reach(Watched):
                 self._hold(module, path, value, named=True)
 
 
-EVERYTHING: Final = "*"
-"""In place of a name of the script: code may ask for any, so all come along that can travel."""
-
 _QUICK: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
-
-
-def _is_global(value: object) -> bool:
-    """Whether a function or class is found under its name, and so lasts as long as its module."""
-    name = getattr(value, "__qualname__", None)
-    return isinstance(name, str) and found(module_of(value), name) is value

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pickle
 import types
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from types import CodeType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from mars.code.definitions import (
     code_bytes,
@@ -58,9 +58,31 @@ def _view_reduce(view: memoryview) -> Reduced:
     return make_view, (data, view.format, view.shape)
 
 
-def _weak_mapping_reduce(value: MutableMapping[object, object]) -> Reduced:
-    return type(value), (), None, None, iter(list(value.items()))
+# What weak containers hold is alive in the program, whoever holds it there. That may be nobody of
+# those who travel, so where it is read the container itself has it live on.
 
+
+def _weak_values_reduce(value: weakref.WeakValueDictionary[object, object]) -> Reduced:
+    items = list(value.items())
+    return type(value), (), {_ALIVE: [one for _, one in items]}, None, iter(items)
+
+
+def _weak_keys_reduce(value: weakref.WeakKeyDictionary[object, object]) -> Reduced:
+    items = list(value.items())
+    return type(value), (), {_ALIVE: [one for one, _ in items]}, None, iter(items)
+
+
+def _weak_set_reduce(value: weakref.WeakSet[object]) -> tuple[object, ...]:
+    return type(value), (), list(value), None, None, fill_weak_set
+
+
+def fill_weak_set(made: weakref.WeakSet[object], items: list[object]) -> None:
+    """Put objects into a set that refers to them weakly, and have them live as long as it does."""
+    made.update(items)
+    vars(made)[_ALIVE] = items
+
+
+_ALIVE: Final = "_mars_alive"
 
 Reduced = (
     str
@@ -86,8 +108,9 @@ TABLE: Final[dict[type, Reducer]] = {
     classmethod: _wrapped_reduce,
     property: _property_reduce,
     memoryview: _view_reduce,
-    weakref.WeakValueDictionary: _weak_mapping_reduce,
-    weakref.WeakKeyDictionary: _weak_mapping_reduce,
+    weakref.WeakValueDictionary: _weak_values_reduce,
+    weakref.WeakKeyDictionary: _weak_keys_reduce,
+    weakref.WeakSet: cast("Reducer", _weak_set_reduce),
     types.MappingProxyType: _proxy_reduce,
     types.GetSetDescriptorType: _descriptor_reduce,
     types.MemberDescriptorType: _descriptor_reduce,

@@ -52,8 +52,8 @@ from mars.code.definitions import (
 )
 from mars.code.modules import Homes, record_of, travels_by_value
 from mars.code.origin import found, module_of
-from mars.code.parts import reduces_as_any_object
-from mars.code.reach import EVERYTHING, Reach
+from mars.code.parts import EVERYTHING, reduces_as_any_object
+from mars.code.reach import Reach
 from mars.code.reductions import Reducer
 from mars.code.special import (
     BUILTIN_TYPES,
@@ -90,6 +90,8 @@ class Rich(Special):
         Names that are needed of modules that travel by value.
     reaches : dict
         What the definitions reach that are referred to.
+    defined : dict
+        Functions and classes whose definitions were written, by identity.
     """
 
     inside: bool
@@ -99,7 +101,10 @@ class Rich(Special):
     reducers: Iterable[tuple[object, ...]]
     stands: Iterable[str]
     held: Collection[tuple[str, str]]
+    shared: Mapping[tuple[str, str], object]
+    memo: Any  # of the pickler: its places of what it has written, by identity
     reaches: dict[int, Reach]
+    defined: dict[int, object]
     _spaces: dict[int, Space]
     _told: set[tuple[int, str]]
     _pending: deque[tuple[object, ...]]
@@ -115,13 +120,14 @@ class Rich(Special):
         asked: dict[str, dict[str, None]], locks: bool = False,
         reducers: Iterable[tuple[object, ...]] = (), stands: Iterable[str] = (),
         held: Collection[tuple[str, str]] = (),
+        shared: Mapping[tuple[str, str], object] = types.MappingProxyType({}),
     ) -> None:  # fmt: skip
         """Take what is to be done; instead of an ``__init__``, which picklers have already."""
         self.arguments, self.inside, self.locks = arguments, inside, locks
         self.by_value, self.asked, self.reducers = by_value, asked, reducers
-        self.stands, self.held = stands, held
+        self.stands, self.held, self.shared = stands, held, shared
         self.reached, self.globals_by_identity = {}, {}
-        self.reaches = {}
+        self.reaches, self.defined = {}, {}
         self._spaces = {}
         self._told = set()
         self._pending = deque()
@@ -139,6 +145,11 @@ class Rich(Special):
         """The value, and what its functions refer to, which is known once they are written."""
         # The pickler takes two items before it writes the first, so something has to come
         # between an item and those that it leads to.
+        if self.shared:
+            stands = [Call(global_of, home) for home in self.shared]
+            yield "shared", stands
+            yield PAD
+            self._write_as(dict(zip(map(id, stands), self.shared.values(), strict=True)))
         yield "value", value
         yield PAD
         for name in self.asked:  # modules that code imports when it runs, also the script's own
@@ -151,6 +162,17 @@ class Rich(Special):
             yield self._pending.popleft()
             if not self._pending:
                 yield PAD
+
+    def _write_as(self, known: Mapping[int, object]) -> None:
+        """Have objects written as what was written for others, by the identity of those.
+
+        A pickler asks nobody before it writes a dictionary or a list. It only looks whether it has
+        written this one before, and refers to its place then.
+        """
+        places = self.memo.copy()
+        for stands, value in known.items():
+            places[id(value)] = places.pop(stands)[0], value
+        self.memo = places
 
     def _space(self, namespace: dict[str, object]) -> Space:
         known = self._spaces.get(id(namespace))
@@ -290,6 +312,7 @@ class Rich(Special):
         return self.define_function(func, named=named)
 
     def define_function(self, func: FunctionType, *, named: bool = True) -> object:
+        self.defined[id(func)] = func
         module, qualname = func.__module__, func.__qualname__
         tag = tag_of(func) if named else ""
         code = func.__code__
@@ -368,6 +391,7 @@ class Rich(Special):
         return self.define_class(cls, forced=forced)
 
     def define_class(self, cls: type, *, forced: bool = False) -> object:
+        self.defined[id(cls)] = cls
         module, qualname = cls.__module__, cls.__qualname__
         named = not forced and found(module, qualname) is cls
         (meta, name, bases, body, members), state = pieces_of_class(cls)

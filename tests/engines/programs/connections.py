@@ -12,3 +12,10 @@ class Connection:
 class Odd(enum.Enum):
     NAN = float("nan")
     THING = object()
+
+
+__version__ = "3"
+
+
+def about(name):
+    return globals()[name]

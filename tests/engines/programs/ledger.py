@@ -1,5 +1,7 @@
 """A module with objects that a script keeps in things of its own."""
 
+import collections
+
 
 class Account:
     def __init__(self, money):
@@ -8,6 +10,19 @@ class Account:
 
 MAIN = Account(1)
 RATES = {"low": 1}
+PAGES = [1, 2]
+OWNERS = {"a", "b"}
+QUEUE = collections.deque([1])
+TABLE = collections.defaultdict(list, a=PAGES)
+RAW = bytearray(b"ab")
+
+
+def rates():
+    return RATES
+
+
+def told_with(more):
+    return RATES["low"] + more
 
 
 def book(entry=0, *, entries=[0], rates=RATES):  # noqa: B006  # kept on purpose, as programs do

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import enum
+import gc
 import importlib
 import re
 import sys
@@ -145,6 +146,25 @@ def from_main(name):
 
 check_call("names of the script as a module", from_main, "Leaf", want=("Leaf", "Tree"))
 
+__version__ = "1.2"
+
+
+def from_main_by_text(name):
+    import __main__
+
+    return getattr(__main__, name), vars(__main__)[name], globals()[name]
+
+
+check_call("names like __version__", from_main_by_text, "__version__", want=("1.2",) * 3)
+check_call(
+    "what the script says of itself",
+    lambda: vars(sys.modules["__main__"])["__doc__"].partition(",")[0],
+    want="Values that plain pickle refuses or loses",
+)
+check_call("a name like __version__ of a module", connections.about, "__version__", want="3")
+connections.__version__ = "4"
+check_call("that the program has changed", connections.about, "__version__", want="4")
+
 made = types.ModuleType("made_by_hand")
 exec("def answer(): return 42", made.__dict__)
 sys.modules["made_by_hand"] = made
@@ -171,3 +191,40 @@ check_call(
     "a weak dictionary of a class", lambda one: Cached("b") is Cached("b") and one, 3, want=3
 )
 check_call("and what it holds", lambda: kept is Cached.known["a"])
+
+
+class Listed:
+    """Objects that their class lists, and holds weakly."""
+
+    all_of = weakref.WeakSet()
+    by_name = weakref.WeakValueDictionary()
+    notes = weakref.WeakKeyDictionary()
+
+    def __init__(self, name):
+        self.name, self.others = name, Listed.all_of
+        Listed.all_of.add(self)
+        Listed.by_name[name] = self
+        Listed.notes[self] = name
+
+
+def listed():
+    return sorted(one.name for one in Listed.all_of), [*Listed.by_name], len(Listed.notes)
+
+
+def lists_more():
+    more = Listed("c")
+    count = len(Listed.all_of)
+    del more
+    gc.collect()
+    return count, len(Listed.all_of)
+
+
+HELD = [Listed("a"), Listed("b")]
+check_call("what only the program holds is there", listed, want=(["a", "b"], ["a", "b"], 2))
+check_call(
+    "and refers to the same", lambda: {one.others is Listed.all_of for one in Listed.all_of},
+    want={True},
+)  # fmt: skip
+check_call("what a call makes goes when nobody holds it", lists_more, want=(3, 2))
+back = mr.spawn(lambda: Listed.all_of).to_object()
+check("a weak set comes back", sorted(one.name for one in back), ["a", "b"])

@@ -401,7 +401,7 @@ class Performer:
                 or sys.stdout is not after.stdout or sys.stderr is not after.stderr
             ):  # fmt: skip
                 log_end = after.restore_streams(function)
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError):  # closed, or the call has deleted one
             log_end = after.restore_streams(function)
         self._log_end = log_end
         if after.errors.written:
