@@ -178,7 +178,7 @@ LAYERS = """
     dask.running
     dask.backend
     dask contrib.dask
-    tileables.logs
+    tileables.logs tileables.module_names
     tileables.tileable
     tensor.names tensor.sorting
     tensor.calling
