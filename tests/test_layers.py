@@ -178,7 +178,7 @@ LAYERS = """
     dask.running
     dask.backend
     dask contrib.dask
-    tileables.logs
+    tileables.logs tileables.module_names
     tileables.tileable
     tensor.names tensor.sorting
     tensor.calling
@@ -201,7 +201,7 @@ LAYERS = """
     dataframe.core
     dataframe.reading
     dataframe
-    learn.cores
+    learn.cores learn.fetchable
     learn.fitting
     learn.blockwise learn.facade
     learn.cluster learn.datasets learn.decomposition learn.ensemble learn.feature_extraction

@@ -19,7 +19,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from mars.dataframe.names import TOP, TOP_MISSING
+from mars.dataframe.names import ORIGINAL_MODULES, TOP, TOP_MISSING
+from mars.tileables.module_names import stand_for
+
+stand_for("mars.dataframe", ORIGINAL_MODULES)
 
 
 def __getattr__(name: str) -> Any:

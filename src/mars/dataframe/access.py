@@ -6,7 +6,7 @@ The classes here hold a frame, and make others of it. The functions called by th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from mars.dataframe import rows
 from mars.dataframe.handle import Handle
@@ -44,14 +44,19 @@ class Places:
 
     def __getitem__(self, key: object) -> Executable[object]:
         frame = self._frame
-        given = unwrap(key)
-        wanted, columns = given if isinstance(given, tuple) else (given, None)
+        given: object = value_of(key)
+        wanted: object
+        if isinstance(given, tuple):
+            given = tuple(map(value_of, given))
+            wanted, columns = (*given, None)[:2]
+        else:
+            wanted, columns = given, None
         if hasattr(wanted, "tolist"):
             wanted = wanted.tolist()
         several = isinstance(wanted, slice) and (wanted.step is None or wanted.step > 0)
-        ordered = isinstance(wanted, list) and not any(isinstance(one, bool) for one in wanted)
-        ordered = ordered and all(one >= 0 for one in wanted) and sorted(wanted) == wanted
-        if (several or ordered) and not isinstance(columns, int):
+        if isinstance(columns, int):
+            pass
+        elif (isinstance(wanted, slice) and several) or _ascend(wanted):
             return wrap(rows.taken(frame.lazy, wanted, columns), frame)
         if isinstance(wanted, slice) and wanted == slice(None) and isinstance(columns, int):
             name = frame.lazy.columns[columns]
@@ -60,6 +65,13 @@ class Places:
 
     def __setitem__(self, key: object, value: object) -> None:
         self._frame.become(set_by(self._frame, "iloc", key, value))
+
+
+def _ascend(wanted: object) -> TypeGuard[list[int]]:
+    """Whether it is a list of places in the order of the rows."""
+    if not isinstance(wanted, list) or any(isinstance(one, bool) for one in wanted):
+        return False
+    return all(one >= 0 for one in wanted) and sorted(wanted) == wanted
 
 
 class _ByPlace:

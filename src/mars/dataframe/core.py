@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 from mars.dataframe import rows
@@ -93,8 +95,12 @@ class Frame(Handle):
             small = made
         return wrap(of_parts(parts, small.iloc[:0]))
 
-    def rechunk(self, chunk_size: int | Sequence[int], **_: object) -> Tileable:
+    def rechunk(
+        self, chunk_size: int | Sequence[int] | Mapping[object, int], **_: object
+    ) -> Tileable:
         """The same rows in chunks of so many rows."""
+        if isinstance(chunk_size, Mapping):
+            chunk_size = chunk_size.get(0, chunk_size.get("index", max(1, len(self))))
         size = chunk_size[0] if isinstance(chunk_size, Sequence) else chunk_size
         count = len(self)
         cuts = [*range(0, count, int(size)), count] if count else [0, 0]
@@ -222,6 +228,7 @@ class Frame(Handle):
     def append(self, other: object, ignore_index: bool = False, **_: object) -> Executable[object]:
         """The rows of another frame after those of this one."""
         others = list(other) if isinstance(other, (list, tuple)) else [other]
+        others = [_row_of(one) if isinstance(one, dict) else one for one in others]
         return concat([self, *others], ignore_index=ignore_index)
 
     def apply(
@@ -231,6 +238,9 @@ class Frame(Handle):
         drop_hints(kwargs)
         if self.ndim == 1:
             given = (axis,) if axis != 0 else ()
+            kwargs.pop("convert_dtype", None)
+            if not callable(func):  # the names of methods, which look at all rows
+                return on_whole(self, Method(("apply", (func, *given, *args), kwargs)))
             return by_row(self, "apply", (func, *given, *args), kwargs)
         if axis in (1, "columns"):
             return by_row(self, "apply", (func, *args), {"axis": 1, **kwargs})
@@ -316,6 +326,9 @@ class Frame(Handle):
         given = unwrap(key)
         if isinstance(key, slice):
             return self.iloc[key]
+        if self.ndim == 2 and (_repeat(given) or not self.lazy.columns.is_unique):
+            method, others = Method(("[]", key)).lifted()
+            return on_whole(self, method, *others)
         return self.by_dask(lambda lazy: lazy[given], Method(("[]", key)))
 
     def __iter__(self) -> Iterator[object]:
@@ -350,7 +363,7 @@ class Frame(Handle):
             hint = MISSING.get(name, f"fetch it: to_pandas().{name}()")
             raise NotImplementedError(f"{self.kind}.{name} is not there: {hint}")
         meta = lazy._meta
-        found = getattr(meta, name)  # an AttributeError of pandas says what there is
+        found = getattr(meta, _RENAMED.get(name, name))  # an AttributeError says what there is
         if name in ("str", "dt", "cat"):
             return Accessor(self, name)
         if not callable(found):
@@ -366,10 +379,13 @@ class Frame(Handle):
             return found
         if name == "T":
             return on_whole(self, Method(("T",)))
-        if name in ("empty", "is_unique", "is_monotonic_increasing", "is_monotonic_decreasing",
-                    "hasnans", "nbytes", "axes"):  # fmt: skip
+        if name in ("empty", "hasnans", "nbytes", "axes"):
             return getattr(self.to_pandas(), name)
-        return on_whole(self, Method((name,)))
+        return on_whole(self, Method((_RENAMED.get(name, name),)))
+
+
+_RENAMED: Final = {"is_monotonic": "is_monotonic_increasing"}
+"""Attributes that pandas had under another name."""
 
 
 class DataFrame(Frame):
@@ -422,6 +438,14 @@ class DataFrame(Frame):
     def __delitem__(self, key: object) -> None:
         self.become(self.drop(columns=[key]))
 
+    def query(self, expr: str, **kwargs: object) -> object:
+        """The rows for which an expression is true; see `pandas.DataFrame.query`."""
+        return call_method(self, "query", (expr,), with_locals(expr, kwargs))
+
+    def eval(self, expr: str, **kwargs: object) -> object:
+        """What an expression of columns is; see `pandas.DataFrame.eval`."""
+        return call_method(self, "eval", (expr,), with_locals(expr, kwargs))
+
     @property
     def columns(self) -> Axis:
         return self.lazy.columns
@@ -437,6 +461,9 @@ class DataFrame(Frame):
     @index.setter
     def index(self, labels: object) -> None:
         self.become(with_labels(self, labels))
+
+    def __matmul__(self, other: object) -> object:
+        return self.dot(other)
 
     def pop(self, item: object) -> Executable[object]:
         """Take a column out, in place."""
@@ -492,6 +519,24 @@ class Index(Frame):
     __slots__ = ()
     __module__ = "mars.dataframe"
     kind = "Index"
+
+    def __getitem__(self, key: object) -> Executable[object]:
+        method, others = Method(("[]", key)).lifted()
+        return on_whole(self, method, *others)
+
+    def rechunk(
+        self, chunk_size: int | Sequence[int] | Mapping[object, int], **_: object
+    ) -> Tileable:
+        """The same labels; they stay in their chunks."""
+        return self
+
+    @property
+    def name(self) -> object:
+        return self.lazy._meta.name
+
+    @name.setter
+    def name(self, name: object) -> None:
+        self.become(tileable_of(on_whole(self, Method(("rename", (name,), {})))))
 
     def to_frame(self, *args: object, **kwargs: object) -> object:
         return call_method(self, "to_frame", args, kwargs)
@@ -579,6 +624,31 @@ class _Updated:
         return made
 
 
+def _repeat(names: object) -> bool:
+    """Whether a column is asked for more than once."""
+    if not isinstance(names, list) or all(isinstance(one, bool) for one in names):
+        return False
+    return len({one for one in names if isinstance(one, Hashable)}) < len(names)
+
+
+def _row_of(values: dict[object, object]) -> object:
+    import pandas
+
+    return pandas.DataFrame([values])
+
+
+def with_locals(expr: str, kwargs: dict[str, object]) -> dict[str, object]:
+    """Arguments for `eval` and `query`, with the caller's variables that an expression names."""
+    caller = sys._getframe(2)
+    scope = {**caller.f_globals, **caller.f_locals}
+    named = {name: scope[name] for name in re.findall(r"@(\w+)", expr) if name in scope}
+    given = kwargs.get("local_dict")
+    if not named:
+        return kwargs
+    more = {key: value_of(one) for key, one in named.items()}
+    return {**kwargs, "local_dict": {**more, **(given if isinstance(given, dict) else {})}}
+
+
 def _write_parquet(chunk: Rows, path: str, kwargs: dict[str, object]) -> None:
     chunk.to_parquet(path, **kwargs)
 
@@ -607,7 +677,7 @@ _BINARY: Final = (
     "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor",
 )  # fmt: skip
 _COMPARED: Final = ("lt", "le", "gt", "ge", "eq", "ne")
-_UNARY: Final = ("neg", "abs", "invert")
+_UNARY: Final = ("neg", "abs", "invert", "pos")
 
 
 def _binary(name: str) -> Callable[[Frame, object], object]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mars.dataframe import rows
-from mars.dataframe.access import ByName, Chain
+from mars.dataframe.access import ByName, Chain, drop_hints
 from mars.dataframe.grouping import BY_KEYS, BY_ROWS, grouped_together
 from mars.dataframe.handle import Handle
 from mars.dataframe.names import GROUPED
@@ -106,6 +106,8 @@ class Groups(ByName):
     ) -> Executable[object]:
         for hint in ("method", "combine_size", "output_type", "dtypes", "skip_infer"):
             kwargs.pop(hint, None)
+        if name in ("apply", "transform", "map_chunk"):
+            drop_hints(kwargs)
         plain = Method(*self._steps(), (name, args, kwargs))
         if self._in_chunks(name, args, kwargs):
             made = self._by_dask(name, args, kwargs)
@@ -113,10 +115,24 @@ class Groups(ByName):
                 return made
         method, others = plain.lifted()
         if not others:
-            made = self._together(name, method)
+            made = None if self._gives_rows(name, args) else self._together(name, method)
             if made is not None:
                 return made
         return on_whole(self._frame, method, *others)
+
+    def _gives_rows(self, name: str, args: tuple[object, ...]) -> bool:
+        """Whether a function for `apply` gives a series with an element for each row.
+
+        What pandas makes of those depends on how many groups it sees, so it has to see all.
+        """
+        if name != "apply" or not args or not callable(args[0]) or self._frame.ndim != 2:
+            return False
+        rows = sample_of(self._frame)
+        given = rows if self._selected is None or rows is None else rows[self._selected]
+        made = tried(args[0], [given])
+        return (
+            has_rows(made) and made.ndim == 1 and has_rows(rows) and made.index.equals(rows.index)
+        )
 
     def _together(self, name: str, method: Method) -> Tileable | None:
         """A method on parts that have whole groups. None: the whole frame is needed."""
@@ -178,6 +194,8 @@ class Groups(ByName):
             return None
         if name == "nunique":  # which Dask leaves in any order
             made = made.map_partitions(Method(("sort_index", (), {})), meta=made._meta)
+        if not as_index and made.ndim == 1 and made.name is None:
+            made = made.rename("size")
         return wrap(made if as_index else rows.with_index_as_columns(made, {"drop": False}))
 
 

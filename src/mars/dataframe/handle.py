@@ -95,6 +95,8 @@ class Handle(Tileable):
         self, session: AnySession | None = None, wait: bool = True, **kwargs: object
     ) -> Any:
         """Execute it, unless that was done, and fetch it."""
+        for hint in ("fetch_kwargs", "batch_size"):
+            kwargs.pop(hint, None)
         return self.executed_value(session, wait, **kwargs)
 
     def to_numpy(self, *args: object, **kwargs: object) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, SupportsInt, cast
@@ -11,7 +12,7 @@ from mars.config import option_values
 from mars.dataframe import rows
 from mars.dataframe.handle import Handle
 from mars.dataframe.parts import of_parts, parts_of
-from mars.dataframe.whole import has_rows, on_whole
+from mars.dataframe.whole import at_once, has_rows, on_whole, tileable_of
 from mars.settings import FRAME_CHUNK_BYTES
 from mars.tileables.tileable import Tileable, wrap
 
@@ -26,6 +27,8 @@ def of_pandas(value: object, chunk_size: object, num_partitions: int | None = No
     import pandas
     from dask.dataframe.dask_expr._collection import FrameBase
 
+    if isinstance(value, pandas.MultiIndex):  # of which Dask makes no index
+        return tileable_of(at_once(functools.partial(_same, value), []))
     if isinstance(value, pandas.Index):
         frame = of_pandas(value.to_frame(index=True), chunk_size, num_partitions)
         lazy = frame.lazy
@@ -57,6 +60,10 @@ def of_pandas(value: object, chunk_size: object, num_partitions: int | None = No
     )
     with dask.config.set({"dataframe.convert-string": False}):
         return wrap(dd.from_pandas(value, chunksize=max(1, size), sort=bool(ordered)))
+
+
+def _same(value: object) -> object:
+    return value
 
 
 def _rows_of(chunk_size: object) -> int:

@@ -23,6 +23,8 @@ from mars.settings import MERGE_WHOLE_VALUES
 from mars.tileables.tileable import Tileable, unwrap, wrap
 
 if TYPE_CHECKING:
+    from dask.dataframe.dask_expr._collection import FrameBase
+
     from mars.calls.executable import Executable
 
 
@@ -41,15 +43,43 @@ _BY_LABELS: Final = frozenset(
 """Methods that take a series by the labels of columns."""
 
 _METHOD_IS_OURS: Final = frozenset(
-    ["drop_duplicates", "nunique", "merge", "value_counts", "groupby", "sum", "mean", "duplicated"]
-)
+    [
+        "drop_duplicates", "nunique", "merge", "value_counts", "groupby", "sum", "mean",
+        "duplicated", "join", "max", "min", "prod", "count", "std", "var", "agg", "aggregate",
+    ]
+)  # fmt: skip
+"""Methods for which ``method`` says how the original computes them in parallel."""
+
+_HINTS: Final = {
+    "join": ("auto_merge", "auto_merge_threshold", "bloom_filter", "bloom_filter_options"),
+    "map": ("dtype", "memory_scale", "skip_infer"),
+    "reindex": ("enable_sparse",),
+    "sample": ("always_multinomial",),
+    "sort_index": ("parallel_kind", "psrs_kinds"),
+    "sort_values": ("parallel_kind", "psrs_kinds"),
+}
+"""Arguments of the original that say how a method is computed."""
+
+_NEW_LABELS: Final = frozenset({"add_prefix", "add_suffix", "rename", "set_index", "to_timestamp"})
+"""Methods of single rows after which rows have other labels."""
+
+_UNITES: Final = frozenset(
+    [
+        "add", "combine_first", "div", "divide", "eq", "floordiv", "ge", "gt", "le", "lt", "mod",
+        "mul", "multiply", "ne", "pow", "radd", "rdiv", "rfloordiv", "rmod", "rmul", "rpow", "rsub",
+        "rtruediv", "sub", "subtract", "truediv",
+    ]
+)  # fmt: skip
+"""Methods whose result has the labels of both sides."""
 
 
 def call_method(
     frame: Handle, name: str, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> object:
     """The result of a method of pandas: most often another frame."""
-    hints = ("combine_size", "method") if name in _METHOD_IS_OURS else ("combine_size",)
+    hints = ("combine_size", *_HINTS.get(name, ()))
+    if name in _METHOD_IS_OURS:
+        hints = (*hints, "method")
     kwargs = {key: one for key, one in kwargs.items() if key not in hints}
     if kwargs.pop("inplace", False):
         made = call_method(frame, name, args, kwargs)
@@ -64,8 +94,17 @@ def call_method(
         return call_method(
             frame, way, (), {key: one for key, one in kwargs.items() if key != "value"}
         )
+    if name == "sort_values" and isinstance(count := kwargs.pop("nrows", None), int):
+        ordered = call_method(frame, name, args, kwargs)
+        return ordered.head(count) if isinstance(ordered, Handle) else ordered
+    if name in _UNITES:
+        args = tuple(_of_pandas(one) for one in args)
     others = [one for one in (*args, *kwargs.values()) if _is_tileable(one)]
     if name in BY_ROW and not _is_across(name, args, kwargs):
+        if not others and kwargs.get("ignore_index"):
+            kwargs.pop("ignore_index")
+            made = by_row(frame, name, args, kwargs)
+            return wrap(rows.numbered(made.lazy)) if isinstance(made, Handle) else made
         if not others:
             return by_row(frame, name, args, kwargs)
         if _is_small_beside(frame, name, others, kwargs):
@@ -76,13 +115,21 @@ def call_method(
         moved = _by_neighbours(frame, name, args, kwargs, plain)
         if moved is not None:
             return moved
-    if name in BY_COLUMN and not others:
+    if name in _CUMULATIVE and _is_along_rows(args, kwargs):
+        return by_row(frame, name, args, kwargs)
+    if name in BY_COLUMN and not others and not _is_along_rows(args, kwargs):
         joined = _by_column(frame, plain)
         if joined is not None:
             return joined
     if name == "join":
         return _joined(frame, args, kwargs, plain)
     parallel = name in PARALLEL or (name in BY_ROW and others) or name == "drop_duplicates"
+    if name in ("corr", "cov") and "min_periods" in kwargs:
+        parallel = False  # Dask counts otherwise
+    if "bool_only" in kwargs:
+        parallel = False  # Dask ignores it
+    if name == "mean" and _has_times(frame):
+        parallel = False  # Dask would sum them up
     if name in BY_ROW and parallel:
         parallel = not _is_across(name, args, kwargs) and all(
             isinstance(one, Handle) and aligned(frame.lazy, one.lazy) for one in others
@@ -98,7 +145,22 @@ def call_method(
         kwargs = {**kwargs, "split_out": 1} if frame.lazy.npartitions > 1 else kwargs
     given = [unwrap(one) for one in args]
     more = {key: unwrap(one) for key, one in kwargs.items()}
+    if name in _CUMULATIVE and frame.ndim == 2:
+        return frame.by_dask(lambda lazy: _by_type(lazy, name, given, more), plain)
     return frame.by_dask(lambda lazy: getattr(lazy, name)(*given, **more), plain)
+
+
+def _by_type(
+    lazy: FrameBase, name: str, args: list[object], kwargs: dict[str, object]
+) -> FrameBase:
+    """A method of columns, for those of one type at a time: Dask would make one type of all."""
+    import dask.dataframe as dd
+
+    columns: dict[object, list[object]] = {}
+    for one, kind in lazy._meta.dtypes.to_dict().items():
+        columns.setdefault(kind, []).append(one)
+    parts = [getattr(lazy[names], name)(*args, **kwargs) for names in columns.values()]
+    return parts[0] if len(parts) == 1 else dd.concat(parts, axis=1)[list(lazy.columns)]
 
 
 def _given_out(
@@ -206,7 +268,24 @@ def by_row(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = lazy.map_partitions(func, meta=meta, enforce_metadata=False)
+    if name in _NEW_LABELS or frame.kind == "Index":
+        made = made.clear_divisions()
     return wrap(made, frame)
+
+
+def _has_times(frame: Handle) -> bool:
+    meta = frame.lazy._meta
+    kinds = meta.dtypes.to_dict().values() if frame.ndim == 2 else [meta.dtype]
+    return any(getattr(one, "kind", "") in "mM" for one in kinds)
+
+
+_CUMULATIVE: Final = frozenset({"cummax", "cummin", "cumprod", "cumsum"})
+
+
+def _is_along_rows(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+    """Whether a method goes along each row, by the argument ``axis``, which may be the first."""
+    first = args[0] if len(args) == 1 and not isinstance(args[0], float) else 0
+    return kwargs.get("axis", first) in (1, "columns")
 
 
 def _sorted(
@@ -267,6 +346,10 @@ def _is_few(right: Handle) -> bool:
 
 def _is_across(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
     """Whether a method that looks at each row by itself has to see all rows this time."""
+    if name == "to_frame":
+        return kwargs.get("index") is False or False in args
+    if name in _UNITES and any(isinstance(one, (list, tuple)) or _is_array(one) for one in args):
+        return True
     if name == "dropna":
         return (args[0] if args else kwargs.get("axis", 0)) in (1, "columns")
     if name == "astype":
@@ -278,8 +361,22 @@ def _is_across(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -
         several = given if isinstance(given, (list, tuple)) else [given]
         return any(hasattr(one, "__len__") and not isinstance(one, str) for one in several)
     if name == "drop":
-        return _is_tileable(args[0] if args else kwargs.get("index"))
+        rows = kwargs.get("index")
+        if kwargs.get("axis", args[1] if len(args) > 1 else 0) not in (1, "columns"):
+            rows = args[0] if args else kwargs.get("labels", rows)
+        # pandas complains of labels that are not there, and a chunk has only some.
+        return rows is not None and (_is_tileable(rows) or kwargs.get("errors") != "ignore")
     return False
+
+
+def _of_pandas(value: object) -> object:
+    return of_pandas(value, None) if has_rows(value) and not _is_tileable(value) else value
+
+
+def _is_array(value: object) -> bool:
+    """Whether it is an array of numpy, with an element for each row or column."""
+    plain = not has_rows(value) and not _is_tileable(value)
+    return plain and hasattr(value, "__array__") and bool(getattr(value, "ndim", 0))
 
 
 def _is_tileable(value: object) -> bool:

@@ -60,6 +60,23 @@ TOP_MISSING: Final = {
     "from_vineyard": "vineyard is not supported; use read_parquet()",
 }
 
+ORIGINAL_MODULES: Final[dict[str, dict[str, str]]] = {
+    **{
+        name: {}
+        for name in ("arithmetic", "base", "datasource", "datastore", "groupby", "indexing",
+                     "initializer", "merge", "missing", "reduction", "sort", "statistics",
+                     "window", "datasource.dataframe", "datasource.date_range",
+                     "datasource.from_records", "datasource.index", "datasource.read_csv",
+                     "datasource.read_parquet", "datasource.read_sql", "datasource.series")
+    },
+    "datasource.from_tensor": {
+        "dataframe_from_1d_tileables": "DataFrame",
+        "dataframe_from_tensor": "from_tensor",
+        "series_from_tensor": "Series",
+    },
+}  # fmt: skip
+"""Modules of the original, and the functions that had other names there."""
+
 GROUPED: Final = frozenset(
     [
         "all", "any", "count", "max", "min", "mean", "prod", "sum", "std", "var", "size", "first",
@@ -69,5 +86,5 @@ GROUPED: Final = frozenset(
 """What groups are reduced to in chunks; other methods of groups get the whole frame."""
 
 __all__ = [
-    "BY_ROW", "GROUPED", "MISSING", "PARALLEL", "TOP", "TOP_MISSING", "UNKNOWN",
+    "BY_ROW", "GROUPED", "MISSING", "ORIGINAL_MODULES", "PARALLEL", "TOP", "TOP_MISSING", "UNKNOWN",
 ]  # fmt: skip

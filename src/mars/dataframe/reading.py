@@ -11,7 +11,7 @@ from mars.dataframe import core, rows
 from mars.dataframe.joining import of_pandas
 from mars.dataframe.whole import Method, at_once, on_whole, tileable_of
 from mars.settings import FRAME_CHUNK_BYTES
-from mars.tileables.tileable import Tileable, unwrap, wrap
+from mars.tileables.tileable import Tileable, kind_named, unwrap, wrap
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -117,13 +117,15 @@ def Index(  # noqa: N802
     """An index of what pandas takes; see `DataFrame`."""
     import pandas
 
+    if isinstance(data, pandas.MultiIndex):
+        return of_pandas(data, None)
     return of_pandas(pandas.Index(_computed(data), dtype=dtype, name=name), chunk_size)
 
 
 def from_pandas(
     data: Rows, chunk_size: Chunk = None, num_partitions: int | None = None
 ) -> Tileable:
-    """A frame or a series of pandas in chunks; see `DataFrame`."""
+    """A frame, a series or an index of pandas in chunks; see `DataFrame`."""
     return of_pandas(data, chunk_size, num_partitions)
 
 
@@ -150,6 +152,9 @@ def from_records(data: object, chunk_size: Chunk = None, **kwargs: object) -> Ti
     import pandas
 
     return of_pandas(pandas.DataFrame.from_records(_computed(data), **kwargs), chunk_size)
+
+
+setattr(DataFrame, "from_records", from_records)  # noqa: B010  where pandas has it, too
 
 
 def _refuse(gpu: object, sparse: object) -> None:
@@ -331,21 +336,25 @@ def _top(name: str, by_row: bool) -> Callable[..., object]:
                 func = _Top(name, tuple(_computed(list(args))), _computed(kwargs))
                 return at_once(func.of(_computed(data)), [])
             found = getattr(pandas, name)(data, *_computed(list(args)), **_computed(kwargs))
-            return (
-                of_pandas(found, None)
-                if isinstance(found, (pandas.DataFrame, pandas.Series))
-                else found
-            )
+            if isinstance(found, (pandas.DataFrame, pandas.Series, pandas.Index)):
+                return of_pandas(found, None)
+            return kind_named("Array").of_value(found) if _is_plain_array(found) else found
         func = _Top(name, tuple(_computed(list(args))), _computed(kwargs))
-        if by_row and isinstance(data, core.Frame):
+        if by_row and isinstance(data, (core.DataFrame, core.Series)):
             return data.map_chunk(func)
-        if not isinstance(data, core.Frame):
+        if not isinstance(data, (core.DataFrame, core.Series)):
             return at_once(func, [data])
         return on_whole(data, func)
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"As `pandas.{name}`, for a frame."
     return call
+
+
+def _is_plain_array(value: object) -> bool:
+    import numpy
+
+    return isinstance(value, numpy.ndarray)
 
 
 def _top_of_two(name: str) -> Callable[..., object]:
@@ -377,7 +386,8 @@ class CustomReduction:
     """A reduction of a program's own: ``df.agg(MyReduction())``.
 
     Subclasses say in `agg` what a column is reduced to. `pre` may prepare the column, and `post`
-    change the result. One call gets the whole column.
+    change the result; if one gives a tuple, the next gets its elements. One call gets the whole
+    column.
 
     Parameters
     ----------
@@ -408,7 +418,9 @@ class CustomReduction:
         return value
 
     def __call__(self, column: Rows) -> object:
-        return self.post(self.agg(self.pre(column)))
+        prepared = self.pre(column)
+        made = self.agg(*prepared) if isinstance(prepared, tuple) else self.agg(prepared)
+        return self.post(*made) if isinstance(made, tuple) else self.post(made)
 
 
 class _Evaluated:

@@ -177,9 +177,12 @@ def _kind(value: object) -> str | int:
     if (
         type(value) is tuple
         and value
-        and any(_kind(one) not in ("object", "Tensor") for one in value)
+        and (
+            any(_kind(one) not in ("object", "Tensor") for one in value)
+            or all(isinstance(one, numpy.ndarray) for one in value)
+        )
     ):
-        return len(value)  # such as of align()
+        return len(value)  # such as of align() and cut(retbins=True)
 
     if isinstance(value, pandas.DataFrame):
         return "DataFrame"

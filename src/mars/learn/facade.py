@@ -17,6 +17,7 @@ from mars.calls.executable import Executable
 from mars.calls.objects import ExecutableTuple
 from mars.dataframe.access import Written
 from mars.dataframe.whole import at_once
+from mars.learn.fetchable import fetchable
 from mars.learn.fitting import of_class
 from mars.tileables.tileable import Tileable, kind_named
 
@@ -80,9 +81,12 @@ def of_function(
         if not found and executed:
             return done(func(*args, **kwargs))
         if not found:
-            return as_tileables(func(*args, **kwargs)) if always else func(*args, **kwargs)
+            made = func(*args, **kwargs)
+            return as_tileables(made) if always else fetchable(made)
         run = Filled(func, args, kwargs, found)
         made = at_once(run, found)
+        if isinstance(made, ExecutableTuple):
+            return made
         return done(made.fetch()) if executed and not isinstance(made, Tileable) else unpacked(made)
 
     return call
@@ -183,7 +187,10 @@ def done(value: object) -> object:
     import numpy
 
     if type(value) is tuple:
-        return ExecutableTuple([done(one) for one in value])
+        parts = [done(one) for one in value]
+        if any(one is None for one in parts):
+            return tuple(parts)
+        return ExecutableTuple(parts)
     if isinstance(value, Tileable):
         return value
     if isinstance(value, (int, float, numpy.ndarray, numpy.generic)):

@@ -15,7 +15,7 @@ import importlib.util
 import uuid
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import TYPE_CHECKING, Final, Protocol, Self, SupportsIndex, cast
+from typing import TYPE_CHECKING, Final, Protocol, Self, SupportsIndex, TypeVar, cast
 
 from mars.calls.objects import ExecutableTuple
 from mars.calls.spawn import spawn
@@ -23,6 +23,7 @@ from mars.code import places
 from mars.dataframe.handle import Handle
 from mars.dataframe.whole import has_rows
 from mars.learn.cores import cores_of_one
+from mars.learn.fetchable import fetchable, plain
 from mars.sessions.opening import choose
 from mars.tensor.core import Tensor
 from mars.tileables.tileable import Tileable, unwrap, value_of, wrap
@@ -88,12 +89,12 @@ class Fitted:
         if not any(isinstance(one, Tileable) for one in (X, y, *kwargs.values())):
             with _backend(self):
                 super().fit(X, *given, **kwargs)  # type: ignore[misc]
-            return self
+            return learned(self, {})
         if _is_search(self):
             values = [*map(value_of, (X, *given))]
             with _backend(self):
                 super().fit(*values, **kwargs)  # type: ignore[misc]
-            return self
+            return learned(self, {})
         session = choose(None)
         if (
             hasattr(self, "partial_fit")
@@ -112,13 +113,17 @@ class Fitted:
                     cpus=cores_of_one(session),
                 )  # fmt: skip
             state = call.to_object(show_progress=False)
-        self.__dict__.update(state)
-        return self
+        return learned(self, state)
+
+    def to_local(self) -> object:
+        """The model as the library's own, which takes only arrays and frames of the program."""
+        return bare(self)
 
     def fit_predict(self, X: object, y: object = None, **kwargs: object) -> object:
         """Learn from data and predict for them."""
+        given = () if y is None else (y,)
         if not isinstance(X, Tileable):
-            return super().fit_predict(X, y, **kwargs)  # type: ignore[misc]
+            return fetchable(super().fit_predict(X, *given, **kwargs))  # type: ignore[misc]
         self.fit(X, y, **kwargs)
         labels = getattr(self, "labels_", None)
         if labels is not None:
@@ -129,8 +134,9 @@ class Fitted:
 
     def fit_transform(self, X: object, y: object = None, **kwargs: object) -> object:
         """Learn from data and transform them."""
+        given = () if y is None else (y,)
         if not isinstance(X, Tileable):
-            return super().fit_transform(X, y, **kwargs)  # type: ignore[misc]
+            return fetchable(super().fit_transform(X, *given, **kwargs))  # type: ignore[misc]
         self.fit(X, y, **kwargs)
         if hasattr(self, "transform"):
             return self.transform(X)
@@ -151,7 +157,7 @@ def _rowwise(name: str) -> Callable[..., object]:
         for hint in ("session", "run_kwargs"):
             kwargs.pop(hint, None)
         if not isinstance(X, Tileable):
-            return getattr(super(Fitted, self), name)(X, *args, **kwargs)
+            return fetchable(getattr(super(Fitted, self), name)(X, *args, **kwargs))
         return on_rows(bare(self), name, X, args, kwargs)
 
     method.__name__ = name
@@ -175,7 +181,7 @@ def _neighbours(
     """scikit-learn's `kneighbors`, on all chunks of rows beside each other."""
     model = cast("Searcher", bare(self))
     if not isinstance(X, Tileable):
-        return model.kneighbors(X, n_neighbors, return_distance)
+        return fetchable(model.kneighbors(X, n_neighbors, return_distance))
     count = model.n_neighbors if n_neighbors is None else n_neighbors
     both = cast("Tensor", on_rows(_Neighbours(model, count), "both", X))
     near: Tensor = both[:, count:].astype("int64").execute()
@@ -324,8 +330,20 @@ def bare(model: object) -> object:
     origin = type(model).__mro__[2]
     new: Callable[..., object] = origin.__new__
     made = new(origin)
-    made.__dict__.update(model.__dict__)
+    made.__dict__.update({name: plain(value) for name, value in vars(model).items()})
     return made
+
+
+Model = TypeVar("Model", bound=Fitted)
+
+
+def learned(model: Model, state: dict[str, object]) -> Model:
+    """The model with attributes that it learned, of which arrays can be fetched."""
+    vars(model).update(state)
+    for name, value in vars(model).items():
+        if name.endswith("_"):
+            setattr(model, name, fetchable(value))
+    return model
 
 
 def _is_search(model: object) -> bool:
@@ -405,4 +423,4 @@ def _score(model: Estimator, X: object, y: object, kwargs: dict[str, object]) ->
     return model.score(X, **kwargs) if y is None else model.score(X, y, **kwargs)
 
 
-__all__ = ["Fitted", "bare", "fit_whole", "of_class", "on_rows", "rows_between"]
+__all__ = ["Fitted", "bare", "fit_whole", "learned", "of_class", "on_rows", "rows_between"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mars.learn.facade import names_of
+from mars.learn.fetchable import fetchable
 from mars.tileables.tileable import Tileable, value_of
 
 
@@ -35,10 +36,9 @@ def train_test_split(
 
     plain = value_of(stratify)
     if not any(isinstance(one, Tileable) for one in arrays):
-        return list(
-            split(*arrays, test_size=test_size, train_size=train_size, random_state=random_state,
-                  shuffle=shuffle, stratify=plain)
-        )  # fmt: skip
+        made = split(*arrays, test_size=test_size, train_size=train_size,
+                     random_state=random_state, shuffle=shuffle, stratify=plain)  # fmt: skip
+        return list(map(fetchable, made))
     counts = {len(one) for one in arrays}
     if len(counts) > 1:
         raise ValueError(f"Found input variables with inconsistent numbers of samples: {counts}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mars.learn.fetchable import fetchable
 from mars.learn.fitting import on_rows
 from mars.tileables.tileable import Tileable, value_of
 
@@ -50,8 +51,7 @@ class ParallelPostFit:
     def _run(self, name: str, X: object) -> object:
         if isinstance(X, Tileable):
             return on_rows(self.estimator, name, X)
-        made: object = getattr(self.estimator, name)(X)
-        return made
+        return fetchable(getattr(self.estimator, name)(X))
 
     def predict(self, X: object) -> Any:
         """Predictions for rows."""

@@ -18,6 +18,10 @@ from __future__ import annotations
 from typing import Any
 
 from mars.tensor import find
+from mars.tensor.names import ORIGINAL_MODULES
+from mars.tileables.module_names import stand_for
+
+stand_for("mars.tensor", ORIGINAL_MODULES)
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +29,8 @@ def __getattr__(name: str) -> Any:
         from mars.tensor.core import Tensor
 
         found: object = Tensor
+    elif name == "__all__":
+        found = find.starred_names()
     elif name == "ExecutableTuple":
         from mars.calls.objects import ExecutableTuple
 

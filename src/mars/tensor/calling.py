@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -68,6 +69,8 @@ def drop_hints(kwargs: dict[str, object]) -> None:
         )
     if "combine_size" in kwargs:
         kwargs["split_every"] = kwargs.pop("combine_size")
+    for hint in ("aggregate_size", "chunk_size_limit"):
+        kwargs.pop(hint, None)
 
 
 def lowered(value: object) -> object:
@@ -100,10 +103,14 @@ def of_dask(name: str, func: Callable[..., object]) -> Callable[..., object]:
             kwargs.pop("gpu", None)
         else:
             drop_hints(kwargs)
-        order = kwargs.pop("order", "K") if name != "reshape" else "K"
+        order = kwargs.pop("order", "K") if name not in names.OWN_ORDER else "K"
         if inputs and len(args) > inputs:
             more_args, args = args[inputs:], args[:inputs]
             out = more_args[0] if len(more_args) == 1 else more_args
+        if inputs and out is None and any(map(_is_frame, args)):
+            import numpy
+
+            return getattr(numpy, name)(*args, **kwargs)
         where: object = True
         if inputs and isinstance(out, Tileable):
             where = kwargs.pop("where", True)
@@ -111,6 +118,8 @@ def of_dask(name: str, func: Callable[..., object]) -> Callable[..., object]:
         if name != "einsum":  # whose lists number axes
             given = [array_like(one) for one in given]
         more = {key: lowered(one) for key, one in kwargs.items()}
+        if name in names.KEEPS_ORDER and order == "K" and any(map(_is_by_columns, given)):
+            order = "F"
         made = in_order(_run(name, func, given, more), order)
         if where is not True and isinstance(out, Tileable):
             import dask.array as da
@@ -131,9 +140,11 @@ def _run(
     else:
         chunked = given
     try:
-        kind = getattr(chunked[0], "dtype", None) if name in names.COUNTS_FROM_ZERO else None
+        kind = getattr(chunked[0], "dtype", None) if name in names.OF_NUMBERS else None
         if getattr(kind, "hasobject", False):
-            raise TypeError(f"{name}() of objects begins with a number")
+            raise TypeError(f"{name}() of objects needs numbers")
+        if name in names.KEEPS_ORDER and math.isnan(sum(getattr(chunked[0], "shape", ()))):
+            raise ValueError(f"{name}() takes no chunks that may be empty")
         made = func(*chunked, **more)
         if made is NotImplemented:
             raise TypeError(f"{name}() does not take these")
@@ -214,6 +225,16 @@ def in_order(made: object, order: object) -> object:
     if order == "C" and made._meta is not None and not may_be_by_columns(made):
         return made
     return made.map_blocks(func, dtype=made.dtype, meta=made._meta)
+
+
+def _is_frame(value: object) -> bool:
+    return isinstance(value, Tileable) and value.kind in ("DataFrame", "Series", "Index")
+
+
+def _is_by_columns(value: object) -> bool:
+    import dask.array as da
+
+    return isinstance(value, da.Array) and may_be_by_columns(value)
 
 
 def may_be_by_columns(made: Array) -> bool:

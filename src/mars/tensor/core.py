@@ -492,6 +492,8 @@ def assembled(values: Sequence[object], numblocks: tuple[int, ...]) -> object:
         ]
         starts.append([0, *numpy.cumsum(lengths).tolist()])
     by_columns = ndim > 1 and all(map(_is_by_columns, arrays))
+    if all(one.flags.c_contiguous for one in arrays):  # single rows and columns are both
+        by_columns = False
     whole = numpy.empty(
         [ends[-1] for ends in starts], dtype=numpy.result_type(*{one.dtype for one in arrays}),
         order="F" if by_columns else "C",

@@ -183,7 +183,8 @@ def full(
     kind = numpy.asarray(value).dtype if dtype is None else dtype
     if ndim_of(value):
         given = lengths_of(shape)
-        made = da.broadcast_to(da.asarray(value), given, chunks_for(given, kind, chunk_size))
+        made = da.broadcast_to(da.asarray(value), given)
+        made = made.rechunk(chunks_for(given, kind, chunk_size))
         return in_order(made.astype(kind), order)
     return in_order(_filled("full", shape, kind, chunk_size, value), order)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING
 
 from mars.tensor.calling import chunks_for, lowered, whole
@@ -80,8 +81,10 @@ def from_hdf5(
     if isinstance(path, h5py.Dataset):
         name, file = path.name, path.file.filename
     else:
+        if not isinstance(path, (str, os.PathLike, h5py.File)):
+            raise TypeError(f"from_hdf5() needs a path, a file or a dataset, got {path!r}")
         if dataset is None:
-            raise TypeError("from_hdf5() needs the name of a dataset")
+            raise ValueError("from_hdf5() needs the name of a dataset")
         name = f"{group or ''}/{dataset}".replace("//", "/")
         file = path.filename if isinstance(path, h5py.File) else str(path)
     with h5py.File(file, "r") as opened:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -88,4 +89,9 @@ def public_names() -> list[str]:
     )
 
 
-__all__ = ["call", "find", "method", "public_names"]
+def starred_names() -> list[str]:
+    """What ``from mars.tensor import *`` brings: names that Python itself has stay Python's."""
+    return [name for name in public_names() if not hasattr(builtins, name)]
+
+
+__all__ = ["call", "find", "method", "public_names", "starred_names"]

@@ -104,8 +104,8 @@ def randomized_svd(
     )  # fmt: skip
 
 
-def cholesky(a: object, lower: bool = True) -> Tensor:
-    """The Cholesky factor of a matrix."""
+def cholesky(a: object, lower: bool = False) -> Tensor:
+    """The Cholesky factor of a matrix: the upper one, as of scipy, unless ``lower`` is true."""
     import dask.array as da
 
     return tensor_of(da.linalg.cholesky(_squared(a), lower=lower))
@@ -125,6 +125,15 @@ def solve(a: object, b: object, sym_pos: bool = False, **_: object) -> Tensor:
     matrix = _squared(a)
     right = da.asarray(lowered(b)).rechunk({0: matrix.chunks[0]})
     return tensor_of(da.linalg.solve(matrix, right, assume_a="pos" if sym_pos else "gen"))
+
+
+def solve_triangular(a: object, b: object, lower: bool = False, **_: object) -> Tensor:
+    """The solution of a system of equations whose matrix is a triangular one."""
+    import dask.array as da
+
+    matrix = _squared(a)
+    right = da.asarray(lowered(b)).rechunk({0: matrix.chunks[0]})
+    return tensor_of(da.linalg.solve_triangular(matrix, right, lower=lower))
 
 
 def lstsq(a: object, b: object, rcond: float | None = None) -> Tensor | ExecutableTuple:

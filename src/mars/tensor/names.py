@@ -35,8 +35,14 @@ VARYING: Final = frozenset(
 )  # fmt: skip
 """Functions whose results have lengths that values decide."""
 
-COUNTS_FROM_ZERO: Final = frozenset({"cumprod", "cumsum", "nancumprod", "nancumsum"})
+OF_NUMBERS: Final = frozenset({"cumprod", "cumsum", "nancumprod", "nancumsum", "std", "var"})
 """Functions that Dask begins with a number, which Python objects may not take."""
+
+KEEPS_ORDER: Final = frozenset({"cumprod", "cumsum", "nancumprod", "nancumsum"})
+"""Functions that Dask puts together by rows, and numpy as the elements lie in memory."""
+
+OWN_ORDER: Final = frozenset({"ravel_multi_index", "reshape", "unravel_index"})
+"""Functions whose argument ``order`` says how to count, not how the result lies in memory."""
 
 PLAIN: Final = frozenset({"ndim", "result_type"})
 """Functions whose results are no tensors."""
@@ -51,7 +57,7 @@ DASK: Final = frozenset(
         "apply_over_axes", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
         "argmax", "argmin", "argwhere", "around", "atleast_1d", "atleast_2d", "atleast_3d",
         "average", "bincount", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "block",
-        "broadcast_arrays", "broadcast_to", "cbrt", "ceil", "choose", "clip", "concatenate", "conj",
+        "broadcast_arrays", "cbrt", "ceil", "choose", "clip", "concatenate", "conj",
         "copysign", "corrcoef", "cos", "cosh", "count_nonzero", "cov", "cumprod", "cumsum",
         "deg2rad", "degrees", "diag", "diagonal", "diff", "digitize", "divide", "divmod", "dot",
         "dstack", "ediff1d", "einsum", "empty_like", "equal", "exp", "exp2", "expand_dims", "expm1",
@@ -102,7 +108,8 @@ OWN: Final = frozenset(
     [
         "append", "arange", "argpartition", "argsort", "argtopk", "array", "array2string",
         "array_equal", "array_repr", "array_split", "array_str", "asarray", "ascontiguousarray",
-        "asfortranarray", "astype", "column_stack", "compress", "copy", "copyto", "delete",
+        "asfortranarray", "astype", "broadcast_to", "column_stack", "compress", "copy", "copyto",
+        "delete",
         "diagflat", "dsplit", "einsum_path", "empty", "eye", "fill_diagonal", "flatten",
         "from_dataframe", "from_hdf5", "from_zarr", "fromhdf5", "fromzarr", "full", "hsplit",
         "identity", "in1d", "inner", "innerproduct", "insert", "iscomplexobj", "isrealobj",
@@ -160,6 +167,24 @@ RENAMED_VALUES: Final = {
 }
 
 MODULES: Final = frozenset({"fft", "lib", "linalg", "random", "spatial", "special", "stats"})
+
+ORIGINAL_MODULES: Final[dict[str, dict[str, str]]] = {
+    "arithmetic": {
+        "bitand": "bitwise_and",
+        "bitor": "bitwise_or",
+        "bitxor": "bitwise_xor",
+        "floordiv": "floor_divide",
+        "lshift": "left_shift",
+        "rshift": "right_shift",
+        "truediv": "true_divide",
+    },
+    **{
+        name: {}
+        for name in ("base", "datasource", "datastore", "indexing", "merge", "reduction",
+                     "reshape", "statistics")
+    },
+}  # fmt: skip
+"""Modules of the original, and the functions that had other names there."""
 
 MISSING: Final = {
     "fromtiledb": "TileDB is not supported; write Zarr, and read it with from_zarr",

@@ -81,8 +81,9 @@ def reshape(
         return whole(functools.partial(numpy.reshape, shape=wanted, order=order), (given,), {},
                      len(wanted), given.dtype)  # fmt: skip
     if order == "F":
-        return da.transpose(_reshaped(da.transpose(given), tuple(reversed(wanted))))
-    return _reshaped(given, wanted)
+        made = da.transpose(_reshaped(da.transpose(given), tuple(reversed(wanted))))
+        return in_order(made, "F")
+    return in_order(_reshaped(given, wanted), order)
 
 
 def _reshaped(given: Array, wanted: tuple[int, ...]) -> Array:
@@ -90,6 +91,20 @@ def _reshaped(given: Array, wanted: tuple[int, ...]) -> Array:
         return given.reshape(wanted)
     except NotImplementedError:  # Dask merges or splits axes, and this does both
         return given.ravel().reshape(wanted)
+
+
+def broadcast_to(array: object, shape: int | Iterable[int], **_: object) -> Array:
+    """The elements repeated along axes, so that they have a shape."""
+    import dask.array as da
+    import numpy
+
+    given, wanted = tensor(array), lengths_of(shape)
+    if not numpy.isnan(given.shape).any():
+        return da.broadcast_to(given, wanted)
+    func = functools.partial(numpy.broadcast_to, shape=wanted)
+    made = whole(func, (given,), {}, len(wanted), given.dtype)
+    made._chunks = tuple((n,) for n in wanted)
+    return made
 
 
 def resize(a: object, new_shape: int | tuple[int, ...]) -> Array:

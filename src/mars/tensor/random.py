@@ -16,6 +16,7 @@ from mars.tensor.calling import chunks_for, drop_hints, lowered, ndim_of, whole
 from mars.tensor.core import Tensor, tensor_of
 
 if TYPE_CHECKING:
+    import numpy
     from dask.array import Array
     from numpy import dtype
     from numpy.typing import DTypeLike
@@ -55,6 +56,11 @@ class RandomState:
 
     def __init__(self, seed: Seed = None) -> None:
         self.seed(seed)
+
+    @classmethod
+    def from_numpy(cls, random_state: numpy.random.RandomState) -> RandomState:
+        """A source whose seed is drawn of one of numpy, which goes on by one number."""
+        return cls(int(random_state.randint(2**31)))
 
     def seed(self, seed: Seed = None) -> None:
         """Begin anew with a seed."""

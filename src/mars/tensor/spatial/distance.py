@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
-from mars.tensor.calling import lowered, ndim_of, whole
-from mars.tensor.core import Tensor, tensor_of
+from mars.tensor.calling import fetched, lowered, ndim_of, placed, whole
+from mars.tensor.core import Tensor
+
+if TYPE_CHECKING:
+    from dask.array import Array
 
 
 def cdist(a: object, b: object, metric: object = "euclidean", **kwargs: object) -> Tensor:
@@ -38,13 +42,28 @@ def cdist(a: object, b: object, metric: object = "euclidean", **kwargs: object) 
             raise ValueError(f"X{letter} must be a 2-dimensional array.")
     if one.shape[1] != two.shape[1]:
         raise ValueError("XA and XB must have the same number of columns")
-    func = functools.partial(_between, metric, kwargs)
-    return tensor_of(
-        da.blockwise(
-            func, "ij", one.rechunk({1: -1}), "ik", two.rechunk({1: -1}), "jk",
-            concatenate=True, dtype=numpy.float64,
-        )
+    out = kwargs.pop("out", None)
+    func = functools.partial(_between, metric, {key: fetched(v) for key, v in kwargs.items()})
+    if metric in _OF_ALL_ROWS and kwargs.keys().isdisjoint({"V", "VI"}):
+        made = whole(func, (one, two), {}, 2, numpy.float64)
+        made._chunks = tuple((given.shape[0],) for given in (one, two))
+        return _placed(made, out)
+    made = da.blockwise(
+        func, "ij", one.rechunk({1: -1}), "ik", two.rechunk({1: -1}), "jk",
+        concatenate=True, dtype=numpy.float64,
     )  # fmt: skip
+    return _placed(made, out)
+
+
+_OF_ALL_ROWS: Final = frozenset({"mahalanobis", "seuclidean"})
+"""Metrics for which scipy computes variances of all rows, unless they are given."""
+
+
+def _placed(made: Array, out: object) -> Tensor:
+    found = placed(made, out)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"distances are a tensor, not {found!r}")
+    return found
 
 
 def _between(metric: object, kwargs: dict[str, object], one: object, two: object) -> object:
@@ -76,8 +95,9 @@ def _by_scipy(
     from scipy.spatial import distance
 
     func: Callable[..., object] = getattr(distance, name)
-    run = functools.partial(func, **kwargs)
-    return tensor_of(whole(run, (da.asarray(lowered(a)), *args), {}, ndim, numpy.float64))
+    out = kwargs.pop("out", None)
+    run = functools.partial(func, **{key: fetched(one) for key, one in kwargs.items()})
+    return _placed(whole(run, (da.asarray(lowered(a)), *args), {}, ndim, numpy.float64), out)
 
 
 __all__ = ["cdist", "pdist", "squareform"]
