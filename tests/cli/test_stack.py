@@ -274,7 +274,10 @@ def test_calls_in_threads_are_shown_by_their_names(
         )
 
     try:
-        wait_until(are_shown)
+        try:
+            wait_until(are_shown)
+        except AssertionError:
+            pytest.fail(f"not all calls are shown in {texts[-1]}")
         _, found, ours = texts[-1].partition(": running 5 calls in threads\n")
         assert found
         ours = ours.partition("\n  worker ")[0]
