@@ -219,6 +219,8 @@ def in_order(made: object, order: object) -> object:
     import dask.array as da
     import numpy
 
+    if isinstance(made, tuple):
+        return tuple(in_order(one, order) for one in made)
     if order not in ("C", "F") or not isinstance(made, da.Array) or made.ndim < 2:
         return made
     func = numpy.asfortranarray if order == "F" else numpy.ascontiguousarray

@@ -424,7 +424,8 @@ class Tensor(Tileable):
         return _rebuilt, (lazy.name, lazy.chunks, lazy.dtype, lazy._meta)
 
     def _assembled(self, values: list[object]) -> object:
-        return assembled(values, self.lazy.numblocks)
+        lazy = self.lazy
+        return assembled(values, lazy.numblocks, lazy.name.startswith("ascontiguousarray"))
 
     def _found_out(self) -> Array:
         import dask.array as da
@@ -466,8 +467,14 @@ class Tensor(Tileable):
             return show(value).replace(f"shape={value.shape}", f"shape={self.shape}")
 
 
-def assembled(values: Sequence[object], numblocks: tuple[int, ...]) -> object:
-    """One array of the values of all chunks. Each is copied once, large ones by threads."""
+def assembled(
+    values: Sequence[object], numblocks: tuple[int, ...], by_rows: bool = False
+) -> object:
+    """One array of the values of all chunks. Each is copied once, large ones by threads.
+
+    It is by columns in memory if all chunks are, unless ``by_rows``: single rows and columns are
+    both.
+    """
     import numpy
 
     if len(values) == 1:
@@ -491,9 +498,7 @@ def assembled(values: Sequence[object], numblocks: tuple[int, ...]) -> object:
             for i in range(numblocks[axis])
         ]
         starts.append([0, *numpy.cumsum(lengths).tolist()])
-    by_columns = ndim > 1 and all(map(_is_by_columns, arrays))
-    if all(one.flags.c_contiguous for one in arrays):  # single rows and columns are both
-        by_columns = False
+    by_columns = ndim > 1 and not by_rows and all(map(_is_by_columns, arrays))
     whole = numpy.empty(
         [ends[-1] for ends in starts], dtype=numpy.result_type(*{one.dtype for one in arrays}),
         order="F" if by_columns else "C",
