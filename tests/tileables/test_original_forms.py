@@ -25,6 +25,17 @@ def frame(chunk_size: int = 5) -> Any:
     return md.DataFrame(FRAME, chunk_size=chunk_size)
 
 
+def test_what_changes_a_tensor_in_place_keeps_its_type_or_is_refused_as_by_numpy() -> None:
+    small = mt.arange(4, dtype="float32", chunk_size=2)
+    small *= np.float64(2.5)
+    assert small.dtype == np.float32 and computed(small).tolist() == [0, 2.5, 5, 7.5]
+    whole = mt.arange(4, chunk_size=2)
+    with pytest.raises(TypeError, match="a tensor of int64 cannot hold"):
+        whole /= 2.5
+    whole //= 2
+    assert computed(whole).tolist() == [0, 0, 1, 1]
+
+
 # -- names ----------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from collections import ChainMap, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from mars.code.bytecode import facts_of, names_in_alias, names_in_hints
 from mars.code.changes import (
@@ -102,7 +102,6 @@ class Rich(Special):
     stands: Iterable[str]
     held: Collection[tuple[str, str]]
     shared: Mapping[tuple[str, str], object]
-    memo: Any  # of the pickler: its places of what it has written, by identity
     reaches: dict[int, Reach]
     defined: dict[int, object]
     _spaces: dict[int, Space]
@@ -169,10 +168,11 @@ class Rich(Special):
         A pickler asks nobody before it writes a dictionary or a list. It only looks whether it has
         written this one before, and refers to its place then.
         """
-        places = self.memo.copy()
+        pickler = cast("pickle.Pickler", self)
+        places = pickler.memo.copy()  # of what it has written, by identity
         for stands, value in known.items():
             places[id(value)] = places.pop(stands)[0], value
-        self.memo = places
+        pickler.memo = places
 
     def _space(self, namespace: dict[str, object]) -> Space:
         known = self._spaces.get(id(namespace))

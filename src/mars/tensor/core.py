@@ -607,10 +607,24 @@ def _in_place(name: str) -> Callable[[Tensor, object], object]:
         made = plain(self, other)
         if not isinstance(made, Tensor):
             return made
-        self.become(made if made.dtype == self.dtype else made.astype(self.dtype))
+        if made.dtype != self.dtype:
+            made = made.astype(_fitting(name, made, self))
+        self.become(made)
         return self
 
     return apply
+
+
+def _fitting(name: str, made: Tensor, own: Tensor) -> DTypeLike:
+    """The type of a tensor that an operation changes; numpy refuses what would lose fractions."""
+    import numpy
+
+    if not numpy.can_cast(made.dtype, own.dtype, "same_kind"):
+        raise TypeError(
+            f"a tensor of {own.dtype} cannot hold the result of {name}, which is of {made.dtype}; "
+            f"write x = x … y instead of x …= y"
+        )
+    return own.dtype
 
 
 def _unary(name: str) -> Callable[[Tensor], object]:
