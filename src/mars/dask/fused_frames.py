@@ -12,43 +12,37 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dask._expr import Expr
 
 Key = Hashable
-G = TypeVar("G")
 
 _MODULE = "dask.dataframe.dask_expr._expr"
 
 
-def fused(graph: G) -> G | Expr:
+def fused(graph: Expr) -> Expr:
     """The graph with what happens to each chunk of rows in one task.
 
     Parameters
     ----------
-    graph : mapping or expression
+    graph : expression
         As Dask gives it, optimized. Only expressions of frames change. What several frames that
         are asked for have in common stays one task, and is not done twice.
     """
     frames = sys.modules.get(_MODULE)
     if frames is None:
         return graph
-    from dask._expr import Expr
-
-    if not isinstance(graph, Expr):
-        return graph
     made: Expr = frames.optimize_blockwise_fusion(graph)
     return made
 
 
-def renamed(before: object, after: object, keys: Sequence[Key]) -> dict[Key, Key]:
+def renamed(before: Expr, after: Expr, keys: Sequence[Key]) -> dict[Key, Key]:
     """What some of the keys are called in the graph that was made of another."""
-    from dask._expr import Expr
     from dask.core import flatten
 
-    if after is before or not isinstance(before, Expr) or not isinstance(after, Expr):
+    if after is before:
         return {}
     asked = set(keys)
     pairs = zip(flatten(before.__dask_keys__()), flatten(after.__dask_keys__()), strict=True)

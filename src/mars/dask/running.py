@@ -94,6 +94,10 @@ def _kept(
 
 def _made_ready(dsk: G, keys: Sequence[Key]) -> tuple[G | Expr, dict[Key, Key]]:
     """A graph as mars runs it, and what some of its keys are called in it."""
+    from dask._expr import Expr
+
+    if not isinstance(dsk, Expr):
+        return dsk, {}
     made = fused(by_tasks(dsk))
     return made, renamed(dsk, made, keys)
 

@@ -11,38 +11,32 @@ graph that mars is to run, the first two are replaced by the third.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dask._expr import Expr
 
-G = TypeVar("G")
-
 _MODULE = "dask.dataframe.dask_expr._shuffle"
 
 
-def by_tasks(graph: G) -> G | Expr:
+def by_tasks(graph: Expr) -> Expr:
     """The graph with all its shuffles done by tasks.
 
     Parameters
     ----------
-    graph : mapping or expression
-        As Dask gives it. Only expressions can hold other shuffles.
+    graph : expression
+        As Dask gives it. What is no expression cannot hold other shuffles.
 
     Returns
     -------
-    mapping or expression
+    expression
         The same one, if it holds no other shuffle.
     """
     shuffles = sys.modules.get(_MODULE)
     if shuffles is None:
         return graph
-    from dask._expr import Expr
-
-    if not isinstance(graph, Expr):
-        return graph
     others = (shuffles.DiskShuffle, shuffles.P2PShuffle)
-    changed: Expr = graph
+    changed = graph
     while True:
         found = next(iter(changed.find_operations(others)), None)
         if found is None:
